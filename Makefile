@@ -1,0 +1,64 @@
+# Every target sets itself up: `make demo` and `make test` work as the first command after a clone.
+
+PYTHON ?= python3
+VENV ?= .venv
+# lite: the bundled stand-in, if no detectron2 is importable. upstream: the real one (needs a compiler).
+DETECTRON2 ?= lite
+# Another torch than the newest, for example TORCH="torch==2.8.0 torchvision==0.23.0".
+TORCH ?= torch torchvision
+TEST_PROCESSES ?= 2
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UPSTREAM := git+https://github.com/facebookresearch/detectron2.git
+
+.PHONY: help setup demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## create .venv and install everything
+	@echo "== Setting up $(VENV): a few minutes and about 6 GB, once"
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
+	  sys.exit("error: Python %d.%d is not supported; give one of 3.10-3.13: make PYTHON=python3.12 ..." % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== 1/3 torch"
+	@$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+	@$(BIN)/pip install --quiet $(TORCH)
+	@echo "== 2/3 zss_d2 and what it needs"
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@echo "== 3/3 detectron2 ($(DETECTRON2))"
+ifeq ($(DETECTRON2),upstream)
+	$(BIN)/pip install --no-build-isolation '$(UPSTREAM)'
+else
+	@$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/pip install --quiet ./detectron2_lite
+endif
+	@touch $(READY)
+	@echo "== Ready"
+
+$(READY): setup.py detectron2_lite/setup.py
+	@$(MAKE) --no-print-directory setup
+
+demo: $(READY) ## generate images in VOC layout, prepare, train a tiny LDVC, print its metrics
+	$(BIN)/python -m zss_d2.data.toy_voc output/demo/datasets/VOC2012 --train 24 --val 12
+	DETECTRON2_DATASETS=output/demo/datasets $(BIN)/python datasets/prepare_voc.py --train-list train_aug --val-list val
+	DETECTRON2_DATASETS=output/demo/datasets $(BIN)/python train_net.py \
+	  --config-file configs/ldvc_voc_tiny_cpu.yaml OUTPUT_DIR output/demo/ldvc
+
+test: $(READY) ## run the whole test suite
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
+
+lint: $(READY) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure speed and memory
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove .venv and what runs have written
+	rm -rf $(VENV) output

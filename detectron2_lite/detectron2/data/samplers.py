@@ -1,0 +1,62 @@
+"""Which indices each process reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+
+class TrainingSampler(Sampler):
+    """Endless passes over ``range(size)``; the processes take its indices in turn.
+
+    Args:
+        size: number of items, positive.
+        shuffle: permute every pass anew.
+        seed: of the permutations, equal on all processes; None draws one that they share.
+    """
+
+    def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
+        if not isinstance(size, int):
+            raise TypeError(f"the size of a TrainingSampler is an int, not {type(size)}")
+        if size <= 0:
+            raise ValueError(f"the size of a TrainingSampler must be positive, not {size}")
+        self._size = size
+        self._shuffle = shuffle
+        self._seed = int(comm.shared_random_seed() if seed is None else seed)
+        self._rank = comm.get_rank()
+        self._world_size = comm.get_world_size()
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self._stream(), self._rank, None, self._world_size)
+
+    def _stream(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed)
+        while True:
+            if self._shuffle:
+                yield from torch.randperm(self._size, generator=generator).tolist()
+            else:
+                yield from range(self._size)
+
+
+class InferenceSampler(Sampler):
+    """Every index exactly once over all processes: contiguous shares, the first ones larger."""
+
+    def __init__(self, size: int) -> None:
+        assert size > 0, f"an InferenceSampler needs at least one item, not {size}"
+        self._local_indices = self._get_local_indices(size, comm.get_world_size(), comm.get_rank())
+
+    @staticmethod
+    def _get_local_indices(total_size: int, world_size: int, rank: int) -> range:
+        share, left = divmod(total_size, world_size)
+        begin = rank * share + min(rank, left)
+        return range(begin, begin + share + (rank < left))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._local_indices)
+
+    def __len__(self) -> int:
+        return len(self._local_indices)

@@ -1,0 +1,1 @@
+"""The parts of Detectron2's bundled projects that are covered."""

@@ -1,0 +1,64 @@
+"""Containers passed to models."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+class ImageList:
+    """Images of several sizes, padded to one tensor (N, ..., H, W) and their (height, width)."""
+
+    def __init__(self, tensor: torch.Tensor, image_sizes: list[tuple[int, int]]) -> None:
+        self.tensor = tensor
+        self.image_sizes = image_sizes
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    def __getitem__(self, idx: int) -> torch.Tensor:
+        """Image ``idx`` without its padding, (..., h, w)."""
+        height, width = self.image_sizes[idx]
+        return self.tensor[idx, ..., :height, :width]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batch lies."""
+        return self.tensor.device
+
+    def to(self, *args: object, **kwargs: object) -> ImageList:
+        """Like :meth:`torch.Tensor.to`."""
+        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
+
+    @staticmethod
+    def from_tensors(
+        tensors: list[torch.Tensor],
+        size_divisibility: int = 0,
+        pad_value: float = 0.0,
+        padding_constraints: dict[str, int] | None = None,
+    ) -> ImageList:
+        """Pad images (..., h, w) at the bottom and right to a common size and stack them.
+
+        Args:
+            size_divisibility: both sides become multiples of it; 0 or 1: no such demand.
+            padding_constraints: "size_divisibility" replaces the argument, and "square_size" is the
+                side of a common square; RuntimeError if an image is larger.
+        """
+        assert len(tensors) > 0, "an ImageList needs at least one image"
+        leading = {image.shape[:-2] for image in tensors}
+        assert len(leading) == 1, f"images differ before height and width: {leading}"
+        constraints = padding_constraints or {}
+        sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
+        height, width = (max(sides) for sides in zip(*sizes, strict=True))
+        square = constraints.get("square_size", 0)
+        if square > 0:
+            if max(height, width) > square:
+                raise RuntimeError(f"square_size {square} is too small for {height} x {width}")
+            height = width = square
+        divisor = max(constraints.get("size_divisibility", size_divisibility), 1)
+        height, width = (-(-side // divisor) * divisor for side in (height, width))
+        padded = [
+            F.pad(image, (0, width - w, 0, height - h), value=pad_value)
+            for image, (h, w) in zip(tensors, sizes, strict=True)
+        ]
+        return ImageList(torch.stack(padded), sizes)

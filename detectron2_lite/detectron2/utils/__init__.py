@@ -1,0 +1,1 @@
+"""Helpers: processes, events, logging, files, registries, environment report."""

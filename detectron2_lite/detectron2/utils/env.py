@@ -1,0 +1,24 @@
+"""Seeds and versions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+
+import numpy as np
+import torch
+
+TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+
+def seed_all_rng(seed: int | None = None) -> None:
+    """Seed python, numpy and torch (all devices); None draws a seed and logs it."""
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+        logging.getLogger(__name__).info("Using a random seed drawn now: %d", seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    os.environ["PYTHONHASHSEED"] = str(seed)  # read by processes started from here on

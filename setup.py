@@ -1,0 +1,38 @@
+"""Installs zss_d2. Detectron2 comes separately, see README.md: it is on no package index."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="zss_d2",
+    version="0.1.0",
+    description="Generalised zero-shot semantic segmentation (LDVC, CLIP-ZSS) on Detectron2",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["zss_d2", "zss_d2.*"]),
+    package_data={"zss_d2": ["**/*.json", "**/*.yaml"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "open_clip_torch>=2.32",
+        "fvcore>=0.1.5.post20221221",
+        "pycocotools>=2.0.8",
+        "numpy>=1.26",
+        "opencv-python>=4.10",
+        "pillow>=10.3",
+        "pyyaml>=6.0.1",
+        "tabulate>=0.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={"dev": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "License :: OSI Approved :: Apache Software License",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

@@ -1,0 +1,78 @@
+import open_clip
+import pytest
+import torch
+
+from zss_d2.clip import ImageEncoder
+from zss_d2.clip.image import VisualPrompts, resize_position_embedding
+
+PATCH = 16
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return open_clip.create_model("zss-tiny").eval().requires_grad_(False)
+
+
+def encoder(clip, prompts: int) -> ImageEncoder:
+    return ImageEncoder(clip.visual, prompt_length=prompts, prompt_dropout=0.0).eval()
+
+
+def test_cls_token_equals_open_clip_at_the_native_size(clip):
+    images = torch.randn(2, 3, 128, 128)
+    features = encoder(clip, 0)(images)
+    torch.testing.assert_close(features.cls, clip.encode_image(images))
+    assert features.dense.shape == (2, 64, 8, 8)
+
+
+def test_dense_tokens_are_row_by_row(clip):
+    """A change in the top right patch must move the dense token at [0, -1] most."""
+    image = torch.zeros(1, 3, 48, 80)
+    changed = image.clone()
+    changed[..., :PATCH, -PATCH:] = 3.0
+    model = encoder(clip, 0)
+    difference = (model(changed).dense - model(image).dense).norm(dim=1)[0]
+    assert difference.shape == (3, 5)
+    assert difference.argmax() == 4
+
+
+def test_position_embedding_keeps_cls_and_interpolates_the_grid():
+    ramp = torch.arange(4.0).repeat(4, 1)  # columns 0..3
+    embedding = torch.cat([torch.tensor([[9.0]]), ramp.reshape(-1, 1)])
+    resized = resize_position_embedding(embedding, (4, 4), (2, 2))
+    assert resized.flatten().tolist() == [9.0, 0.5, 2.5, 0.5, 2.5]
+    assert resize_position_embedding(embedding, (4, 4), (4, 4)) is embedding
+
+
+def test_prompts_are_replaced_at_every_layer(clip):
+    """Against a slow reference that rebuilds the sequence from its parts."""
+    model = encoder(clip, 3)
+    images = torch.randn(2, 3, 64, 64)
+    tokens, grid = model._embed(images)
+    cls, patches = tokens[:, :1], tokens[:, 1:]
+    for layer, block in enumerate(clip.visual.transformer.resblocks):
+        prompts = torch.stack([model.prompts.tokens[layer]] * 2)
+        sequence = block(torch.cat([cls, prompts, patches], dim=1))
+        cls, patches = sequence[:, :1], sequence[:, 4:]
+    expected = clip.visual.ln_post(patches) @ clip.visual.proj
+    dense = model(images).dense
+    assert grid == (4, 4)
+    torch.testing.assert_close(dense.flatten(2).transpose(1, 2), expected)
+
+
+def test_prompts_start_within_the_vpt_bound():
+    tokens = VisualPrompts(12, 10, 768, (16, 16), 0.0).tokens.detach()
+    assert tokens.abs().max() <= 0.0625
+    assert tokens.std().item() == pytest.approx(0.0625 / 3**0.5, rel=0.02)
+
+
+def test_only_prompts_get_gradients_and_the_tower_stays_in_eval_mode(clip):
+    model = encoder(clip, 2).train()
+    model(torch.randn(1, 3, 64, 64)).dense.square().mean().backward()
+    assert not model.visual.training
+    trained = [name for name, p in model.named_parameters() if p.grad is not None]
+    assert trained == ["prompts.tokens"]
+    assert (model.prompts.tokens.grad.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_without_prompts_nothing_is_kept_for_backward(clip):
+    assert not encoder(clip, 0).train()(torch.randn(1, 3, 64, 64)).dense.requires_grad

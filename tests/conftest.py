@@ -1,0 +1,69 @@
+"""Fixtures shared by all tests: a prepared toy VOC and the tiny configuration."""
+
+from __future__ import annotations
+
+import os
+
+# The models here are tiny: more threads only wait for each other. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# isort: split
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+import zss_d2  # noqa: F401  registers data sets and methods
+from zss_d2.config import add_zss_config
+from zss_d2.data.toy_voc import generate
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY_CONFIG = ROOT / "configs" / "ldvc_voc_tiny_cpu.yaml"
+# Real photographs, used where they are present; see test_trainer.py.
+REAL_VOC = Path(os.environ.get("ZSS_REAL_VOC", ROOT.parent / "shared/realdata/VOC2012"))
+
+
+def prepare_voc(voc: Path, root: Path, *options: str) -> None:
+    """Run the preparation script so that ``root`` can serve as DETECTRON2_DATASETS."""
+    script = [sys.executable, str(ROOT / "datasets/prepare_voc.py"), "--voc-root", str(voc)]
+    output = ["--output", str(root / "zss/voc"), "--workers", "1"]
+    subprocess.run([*script, *output, *options], check=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def voc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared DETECTRON2_DATASETS folder: 8 training and 5 validation images of toy VOC."""
+    root = tmp_path_factory.mktemp("datasets")
+    generate(root / "VOC2012", num_train=8, num_val=5, seed=0)
+    prepare_voc(root / "VOC2012", root)
+    return root
+
+
+@pytest.fixture
+def toy_voc(voc_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """`voc_root`, set as DETECTRON2_DATASETS."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(voc_root))
+    yield voc_root
+
+
+@pytest.fixture
+def make_cfg(tmp_path: Path) -> Callable[..., CfgNode]:
+    """``make_cfg("KEY", value, ...)``: the tiny configuration with overrides."""
+
+    def make(*overrides: object) -> CfgNode:
+        cfg = get_cfg()
+        add_zss_config(cfg)
+        cfg.merge_from_file(str(TINY_CONFIG))
+        cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path / "output"), *overrides])
+        return cfg
+
+    return make

@@ -1,0 +1,41 @@
+"""Generated VOC trees for the data tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+
+from zss_d2.data import toy_voc
+
+SCRIPT = Path(__file__).parents[2] / "datasets" / "prepare_voc.py"
+
+
+@pytest.fixture(scope="session")
+def prepare_voc():
+    """The module behind ``python datasets/prepare_voc.py``."""
+    spec = importlib.util.spec_from_file_location("prepare_voc", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def toy_tree(tmp_path_factory, prepare_voc) -> Path:
+    """A DETECTRON2_DATASETS folder with VOC2012 (10 + 5 scenes) and its prepared copy."""
+    root = tmp_path_factory.mktemp("datasets")
+    toy_voc.generate(root / "VOC2012", 10, 5)
+    command = ["--voc-root", str(root / "VOC2012"), "--output", str(root / "zss" / "voc")]
+    assert prepare_voc.run([*command, "--copy", "--workers", "1"]) == 0
+    return root
+
+
+@pytest.fixture
+def datasets(tmp_path, toy_tree, monkeypatch) -> Path:
+    """A copy of ``toy_tree`` that a test may damage; DETECTRON2_DATASETS names it."""
+    root = tmp_path / "datasets"
+    shutil.copytree(toy_tree, root)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    return root

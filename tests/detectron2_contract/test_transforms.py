@@ -1,0 +1,238 @@
+"""Augmentations: geometry, labels, colour."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from PIL import Image
+
+
+def painted(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W, 3) and mask (H, W) of four quadrants; the image is ten times the label."""
+    rows, columns = np.mgrid[:height, :width]
+    mask = (2 * (rows >= height // 2) + (columns >= width // 2)).astype(np.uint8)
+    return np.repeat(10 * mask[..., None], 3, axis=2), mask
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_image_and_mask_move_together(seed):
+    np.random.seed(seed)
+    image, mask = painted(30, 40)
+    augmentations = T.AugmentationList(
+        [
+            T.ResizeScale(0.5, 2.0, 32, 32, interp=Image.NEAREST),
+            T.RandomFlip(),
+            T.FixedSizeCrop((32, 32), pad_value=250.0, seg_pad_value=255),
+            T.RandomCrop("absolute", (24, 20)),
+        ]
+    )
+    sample = T.AugInput(image, sem_seg=mask)
+    transforms = augmentations(sample)
+    assert sample.image.shape == (24, 20, 3)
+    assert sample.sem_seg.shape == (24, 20)
+    inside = sample.sem_seg != 255
+    assert inside.any()
+    assert (sample.image[inside] == 10 * sample.sem_seg[inside][:, None]).all()
+    assert (sample.image[~inside] == 250).all()
+
+    assert isinstance(transforms, T.TransformList)
+    assert (transforms.apply_segmentation(mask) == sample.sem_seg).all()
+    assert (transforms.apply_image(image) == sample.image).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "longest", "expected"),
+    [
+        ((480, 640), 512, 2048, (512, 683)),
+        ((640, 480), 512, 2048, (683, 512)),
+        ((100, 400), 50, 150, (38, 150)),
+        ((375, 500), 512, 2048, (512, 683)),
+    ],
+)
+def test_shortest_edge(size, short, longest, expected):
+    assert T.ResizeShortestEdge.get_output_shape(*size, short, longest) == expected
+    image = np.zeros((*size, 3), np.uint8)
+    resized = T.ResizeShortestEdge(short, longest).get_transform(image).apply_image(image)
+    assert resized.shape == (*expected, 3)
+
+
+def test_shortest_edge_styles():
+    image = np.zeros((10, 10, 3), np.uint8)
+    chosen = T.ResizeShortestEdge([4, 8], 100, "choice")
+    ranged = T.ResizeShortestEdge([4, 6], 100)
+    np.random.seed(0)
+    assert {chosen.get_transform(image).new_h for _ in range(40)} == {4, 8}
+    assert {ranged.get_transform(image).new_h for _ in range(40)} == {4, 5, 6}
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_resize_keeps_type_and_channels(channels, dtype):
+    image = np.full((4, 6, *channels), 7, dtype)
+    resized = T.ResizeTransform(4, 6, 8, 3).apply_image(image)
+    assert resized.shape == (8, 3, *channels)
+    assert resized.dtype == dtype
+    assert (resized == 7).all()
+
+
+def test_resize_invents_no_label():
+    mask = np.array([[0, 255], [7, 0]], np.uint8)
+    resize = T.ResizeTransform(2, 2, 4, 4)
+    assert resize.apply_segmentation(mask).tolist() == [
+        [0, 0, 255, 255],
+        [0, 0, 255, 255],
+        [7, 7, 0, 0],
+        [7, 7, 0, 0],
+    ]
+    assert set(np.unique(resize.apply_image(mask))) > {0, 7, 255}
+    assert resize.inverse().apply_segmentation(np.zeros((4, 4), np.uint8)).shape == (2, 2)
+
+
+def test_resize_scale_fits_the_box():
+    image = np.zeros((30, 60, 3), np.uint8)
+    resize = T.ResizeScale(0.5, 0.5, 40, 40).get_transform(image)
+    assert (resize.new_h, resize.new_w) == (10, 20)
+
+
+def test_flip():
+    mask = np.array([[1, 2], [3, 4]], np.uint8)
+    assert T.RandomFlip(1.0).get_transform(mask).apply_segmentation(mask).tolist() == [
+        [2, 1],
+        [4, 3],
+    ]
+    upside_down = T.RandomFlip(1.0, horizontal=False, vertical=True).get_transform(mask)
+    assert upside_down.apply_segmentation(mask).tolist() == [[3, 4], [1, 2]]
+    assert isinstance(T.RandomFlip(0.0).get_transform(mask), T.NoOpTransform)
+    with pytest.raises(ValueError, match="."):
+        T.RandomFlip(vertical=True)
+
+
+def test_fixed_size_crop_pads_right_and_bottom():
+    image, mask = painted(2, 2)
+    sample = T.AugInput(image, sem_seg=mask)
+    T.FixedSizeCrop((3, 4), pad_value=99.0, seg_pad_value=254)(sample)
+    assert sample.sem_seg.tolist() == [[0, 1, 254, 254], [2, 3, 254, 254], [254] * 4]
+    assert (sample.image[2] == 99).all()
+    kept = T.FixedSizeCrop((3, 4), pad=False)(T.AugInput(image)).apply_image(image)
+    assert kept.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "lowest", "highest"),
+    [
+        ("absolute", (4, 50), (4, 20), (4, 20)),
+        ("relative", (0.5, 0.25), (5, 5), (5, 5)),
+        ("relative_range", (0.5, 0.5), (5, 10), (10, 20)),
+        ("absolute_range", (3, 6), (3, 3), (6, 6)),
+    ],
+)
+def test_random_crop_sizes(kind, size, lowest, highest):
+    np.random.seed(0)
+    image = np.zeros((10, 20, 3), np.uint8)
+    for _ in range(20):
+        shape = T.RandomCrop(kind, size).get_transform(image).apply_image(image).shape[:2]
+        assert lowest <= shape
+        assert np.less_equal(lowest, shape).all()
+        assert np.less_equal(shape, highest).all()
+
+
+@pytest.mark.parametrize("ignored", [None, 255])
+def test_category_area_constraint(ignored):
+    image, mask = painted(40, 40)
+    mask[:, ::2] = 255
+    crop = T.RandomCrop_CategoryAreaConstraint("absolute", (20, 20), 0.6, ignored)
+    for seed in range(20):
+        np.random.seed(seed)
+        labels = crop.get_transform(image, mask).apply_segmentation(mask)
+        assert labels.shape == (20, 20)
+        if ignored is not None:
+            labels = labels[labels != ignored]
+        _, areas = np.unique(labels, return_counts=True)
+        assert len(areas) > 1
+        assert areas.max() < 0.6 * labels.size
+
+
+def test_category_area_constraint_gives_up_or_is_off():
+    image, mask = painted(8, 8)
+    one_class = np.zeros_like(mask)
+    hopeless = T.RandomCrop_CategoryAreaConstraint("absolute", (4, 4), 0.5)
+    assert hopeless.get_transform(image, one_class).apply_segmentation(mask).shape == (4, 4)
+    off = T.RandomCrop_CategoryAreaConstraint("absolute", (4, 4), 1.0)
+    assert off.get_transform(image, one_class).apply_segmentation(mask).shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "expected"),
+    [
+        (T.RandomBrightness(0.5, 0.5), [[[50, 25, 0], [100, 0, 50]]]),
+        (T.RandomContrast(0.0, 0.0), [[[75, 75, 75], [75, 75, 75]]]),
+        (T.RandomSaturation(0.0, 0.0), [[[59, 59, 59], [71, 71, 71]]]),
+    ],
+)
+def test_colour(augmentation, expected):
+    image = np.array([[[100, 50, 0], [200, 0, 100]]], np.uint8)
+    mask = np.array([[3, 255]], np.uint8)
+    sample = T.AugInput(image, sem_seg=mask)
+    augmentation(sample)
+    assert sample.image.tolist() == expected
+    assert sample.sem_seg.tolist() == [[3, 255]]
+
+
+@pytest.mark.parametrize("layout", ["RGB", "BGR"])
+def test_ssd_colours(layout):
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    jitter = ColorAugSSDTransform(layout)
+    random.seed(0)
+    first, second = jitter.apply_image(image), jitter.apply_image(image)
+    assert first.dtype == np.uint8
+    assert first.shape == image.shape
+    assert (first != second).any()
+    random.seed(0)
+    assert (jitter.apply_image(image) == first).all()
+    mask = np.array([[1, 255]], np.uint8)
+    assert jitter.apply_segmentation(mask) is mask
+
+    unchanged = ColorAugSSDTransform(layout, 0, 1.0, 1.0, 1.0, 1.0, 0)
+    gap = unchanged.apply_image(image).astype(int) - image
+    assert np.abs(gap).max() <= 8, "only the rounding of the HSV conversion may remain"
+
+
+def test_own_augmentation_receives_what_it_asks_for():
+    class CropToLabel(T.Augmentation):
+        def get_transform(self, image, sem_seg):
+            rows, columns = np.nonzero(sem_seg == 3)
+            return T.CropTransform(columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+
+    image, mask = painted(6, 6)
+    sample = T.AugInput(image, sem_seg=mask)
+    CropToLabel()(sample)
+    assert sample.sem_seg.tolist() == [[3] * 3] * 3
+    assert (sample.image == 30).all()
+
+    class Greedy(T.Augmentation):
+        def get_transform(self, image, depth):
+            return T.NoOpTransform()
+
+    with pytest.raises(AttributeError, match="depth"):
+        Greedy()(sample)
+
+
+def test_transforms_are_accepted_as_augmentations():
+    image = np.array([[1, 2, 3]], np.uint8)
+    sample = T.AugInput(image)
+    T.AugmentationList([T.HFlipTransform(3), T.RandomApply(T.HFlipTransform(3), 0.0)])(sample)
+    assert sample.image.tolist() == [[3, 2, 1]]
+    T.RandomApply(T.RandomFlip(1.0), 1.0)(sample)
+    assert sample.image.tolist() == [[1, 2, 3]]
+    with pytest.raises(AssertionError):
+        T.RandomApply(T.NoOpTransform(), 1.5)
+
+
+def test_augmentations_print_their_settings():
+    assert str(T.RandomFlip(prob=0.25)) == "RandomFlip(prob=0.25)"
+    assert str(T.RandomFlip()) == "RandomFlip()"
+    assert str(T.AugmentationList([T.RandomFlip()])) == "AugmentationList[RandomFlip()]"

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from zss_d2.evaluation.metrics import (
+    class_iou,
+    confusion_matrix,
+    harmonic_mean,
+    mean_over_present,
+    pixel_accuracy,
+    summarize,
+)
+
+NAMES = ("a", "b", "u")
+IGNORE = 255
+
+
+def test_confusion_by_hand():
+    truth = np.array([[0, 0, 1], [2, IGNORE, 1]])
+    prediction = np.array([[0, 1, 1], [0, 2, 1]])
+    assert confusion_matrix(prediction, truth, 3, IGNORE).tolist() == [
+        [1, 0, 1],
+        [1, 2, 0],
+        [0, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"),
+    [
+        ([[0, 0]], [[0]], r"prediction is \(1, 2\), the ground truth \(1, 1\)"),
+        ([[3]], [[0]], "prediction holds label 3 outside 0..2"),
+        ([[0]], [[77]], "ground truth holds label 77 outside 0..2"),
+        ([[0]], [[-1]], "ground truth holds label -1 outside 0..2"),
+    ],
+)
+def test_misfits_are_errors(prediction, truth, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(np.array(prediction), np.array(truth), 3, IGNORE)
+
+
+def test_summary_by_hand():
+    #                 truth: a  b  u
+    confusion = np.array([[4, 1, 0], [0, 3, 2], [0, 0, 2]])
+    metrics = summarize(confusion, NAMES, ["u"])
+    a, b, u = 4 / 5, 3 / 6, 2 / 4
+    assert metrics["IoU-a"] == pytest.approx(100 * a)
+    assert metrics["IoU-b"] == pytest.approx(100 * b)
+    assert metrics["IoU-u"] == pytest.approx(100 * u)
+    assert metrics["mIoU-S"] == pytest.approx(100 * (a + b) / 2)
+    assert metrics["mIoU-U"] == pytest.approx(100 * u)
+    assert metrics["mIoU"] == pytest.approx(100 * (a + b + u) / 3)
+    assert metrics["hIoU"] == pytest.approx(100 * 2 * 0.65 * 0.5 / 1.15)
+    assert metrics["pAcc"] == metrics["pACC"] == pytest.approx(75.0)
+    assert metrics["fwIoU"] == pytest.approx(100 * (4 * a + 4 * b + 4 * u) / 12)
+    assert metrics["mACC"] == pytest.approx(100 * (1 + 3 / 4 + 2 / 4) / 3)
+
+
+def test_a_class_without_truth_is_left_out_but_its_predictions_count_as_errors():
+    confusion = np.array([[4, 0, 0], [4, 0, 0], [0, 0, 2]])  # b is predicted, never true
+    metrics = summarize(confusion, NAMES, ["u"])
+    assert np.isnan(metrics["IoU-b"])
+    assert metrics["mIoU-S"] == metrics["IoU-a"] == 50
+    assert metrics["mIoU"] == 75
+
+
+def test_undefined_metrics_are_nan_and_a_missed_class_gives_zero():
+    no_unseen = summarize(np.diag([3, 2, 0]), NAMES, ["u"])
+    assert np.isnan([no_unseen["mIoU-U"], no_unseen["hIoU"], no_unseen["IoU-u"]]).all()
+    assert no_unseen["mIoU-S"] == 100
+    missed = summarize(np.array([[3, 0, 1], [0, 2, 0], [0, 0, 0]]), NAMES, ["u"])
+    assert missed["mIoU-U"] == missed["hIoU"] == 0
+    empty = np.zeros((3, 3), int)
+    assert np.isnan(pixel_accuracy(empty))
+    assert np.isnan(mean_over_present(class_iou(empty), [0, 1, 2]))
+
+
+def test_harmonic_mean():
+    assert harmonic_mean(0.9, 0.45) == pytest.approx(0.6)
+    assert harmonic_mean(0.0, 0.0) == 0.0
+    assert np.isnan(harmonic_mean(float("nan"), 0.5))

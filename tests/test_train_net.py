@@ -1,0 +1,115 @@
+"""The command line as users call it, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, TINY_CONFIG, prepare_voc
+from zss_d2.data.toy_voc import generate
+
+pytestmark = pytest.mark.slow
+
+
+def train_net(data: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(TINY_CONFIG)]
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(data)}
+    return subprocess.run(
+        [*command, "--dist-url", "auto", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def error_line(process: subprocess.CompletedProcess) -> str:
+    """The one line a failed command shows; the exit status must be 2 and no traceback be shown."""
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    (line,) = [x for x in process.stderr.splitlines() if x.startswith("error: ")]
+    return line
+
+
+def test_train_evaluate_resume_and_two_processes_agree(voc_root, tmp_path):
+    run = tmp_path / "run"
+    train_net(voc_root, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", str(run)).check_returncode()
+    trained = results(run)
+    metrics = trained["zss_voc_val"]
+    assert {"pAcc", "mIoU", "mIoU-S", "mIoU-U", "hIoU", "IoU-dog"} <= set(metrics)
+    assert trained["provenance"]["iteration"] == 4
+
+    weights = ("MODEL.WEIGHTS", str(run / "model_final.pth"))
+    for name, processes in (("eval1", "1"), ("eval2", "2")):
+        out = ("OUTPUT_DIR", str(tmp_path / name))
+        train_net(
+            voc_root, "--num-gpus", processes, "--eval-only", *weights, *out
+        ).check_returncode()
+        evaluated = results(tmp_path / name)
+        assert evaluated["zss_voc_val"] == metrics
+        assert (
+            evaluated["provenance"]["checkpoint_sha256"]
+            == (trained["provenance"]["checkpoint_sha256"])
+        )
+
+    resumed = train_net(
+        voc_root,
+        *("--resume", "--num-gpus", "2", "SOLVER.MAX_ITER", "6", "OUTPUT_DIR", str(run)),
+    )
+    resumed.check_returncode()
+    assert "Starting training from iteration 4" in resumed.stdout
+    assert results(run)["provenance"]["iteration"] == 6
+
+
+def test_a_missing_data_set_is_named(tmp_path):
+    process = train_net(tmp_path / "nowhere", "OUTPUT_DIR", str(tmp_path))
+    assert "nowhere/zss/voc" in (line := error_line(process))
+    assert "prepare_voc.py" in line
+
+
+def test_two_processes_without_data_fail_with_one_line(tmp_path):
+    process = train_net(tmp_path / "nowhere", "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path))
+    assert "nowhere/zss/voc" in error_line(process)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("value", "value 77"),
+        ("image", "unreadable image"),
+        ("mask", "no mask for 1"),
+    ],
+)
+def test_damaged_data_is_named_from_the_worker(tmp_path, damage, expected):
+    generate(tmp_path / "VOC2012", num_train=4, num_val=1, seed=0)
+    prepare_voc(tmp_path / "VOC2012", tmp_path, "--copy")
+    image = next((tmp_path / "zss/voc/images/train").iterdir())
+    mask = tmp_path / "zss/voc/annotations/train" / f"{image.stem}.png"
+    if damage == "value":
+        labels = Image.open(mask)
+        labels.putpixel((0, 0), 77)
+        labels.save(mask)
+    elif damage == "image":
+        image.write_bytes(b"no image")
+    else:
+        mask.unlink()
+    line = error_line(train_net(tmp_path, "OUTPUT_DIR", str(tmp_path / "out")))
+    assert expected in line
+    assert image.stem in line
+
+
+def test_a_checkpoint_of_another_model_is_refused(voc_root, tmp_path):
+    run = ("SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path))
+    train_net(voc_root, *run).check_returncode()
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
+    process = train_net(voc_root, "--eval-only", "MODEL.LDVC.NUM_LAYERS", "1", *weights)
+    assert "model_final.pth belongs to another model" in error_line(process)

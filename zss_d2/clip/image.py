@@ -1,0 +1,123 @@
+"""The image tower: CLS token and dense tokens, with deep visual prompts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ImageFeatures(NamedTuple):
+    """Tokens of the last layer in CLIP's joint space, not normalised."""
+
+    cls: Tensor  # (B, C)
+    dense: Tensor  # (B, C, h, w)
+
+
+def resize_position_embedding(
+    embedding: Tensor, old: tuple[int, int], new: tuple[int, int]
+) -> Tensor:
+    """Resize the grid part of a position embedding bilinearly; the CLS row is kept.
+
+    Args:
+        embedding: (1 + old_h * old_w, C).
+        old: grid (h, w) it was trained for.
+        new: grid (h, w) wanted.
+
+    Returns:
+        (1 + new_h * new_w, C).
+    """
+    if old == new:
+        return embedding
+    cls, grid = embedding[:1], embedding[1:]
+    grid = grid.T.reshape(1, -1, *old)
+    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=False)
+    return torch.cat([cls, grid[0].flatten(1).T])
+
+
+class VisualPrompts(nn.Module):
+    """A set of learnable tokens for every transformer layer (VPT-deep, arXiv 2203.12119).
+
+    Initialised uniformly in +-sqrt(6 / (3 * patch area + width)), the Xavier bound that VPT uses.
+    """
+
+    def __init__(
+        self, layers: int, length: int, width: int, patch: tuple[int, int], dropout: float
+    ):
+        super().__init__()
+        self.length = length
+        self.tokens = nn.Parameter(torch.empty(layers, length, width))
+        self.dropout = nn.Dropout(dropout)
+        bound = (6 / (3 * patch[0] * patch[1] + width)) ** 0.5
+        nn.init.uniform_(self.tokens, -bound, bound)
+
+    def forward(self, tokens: Tensor, layer: int) -> Tensor:
+        """Put the prompts of ``layer`` behind CLS, in place of those of the layer before.
+
+        Args:
+            tokens: (B, 1 + N, C) before layer 0, (B, 1 + length + N, C) later.
+
+        Returns:
+            (B, 1 + length + N, C).
+        """
+        prompts = self.dropout(self.tokens[layer]).expand(len(tokens), -1, -1)
+        first_patch = 1 if layer == 0 else 1 + self.length
+        return torch.cat([tokens[:, :1], prompts.to(tokens), tokens[:, first_patch:]], dim=1)
+
+
+class ImageEncoder(nn.Module):
+    """Frozen ViT of open_clip that returns all tokens; only the prompts learn.
+
+    Takes any input size that is a multiple of the patch. Without prompts nothing is kept for the
+    backward pass.
+    """
+
+    def __init__(self, visual: VisionTransformer, *, prompt_length: int, prompt_dropout: float):
+        super().__init__()
+        self.visual = visual
+        self.patch_size: tuple[int, int] = tuple(visual.patch_size)
+        self.embed_dim: int = visual.output_dim
+        blocks = visual.transformer.resblocks
+        self.prompts = (
+            VisualPrompts(
+                len(blocks),
+                prompt_length,
+                visual.transformer.width,
+                self.patch_size,
+                prompt_dropout,
+            )
+            if prompt_length > 0
+            else None
+        )
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """As usual, but the frozen tower stays in evaluation mode."""
+        super().train(mode)
+        self.visual.eval()
+        return self
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Encode normalised images (B, 3, H, W); H and W are multiples of the patch size."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.prompts is not None):
+            tokens, grid = self._embed(images)
+            for index, block in enumerate(self.visual.transformer.resblocks):
+                if self.prompts is not None:
+                    tokens = self.prompts(tokens, index)
+                tokens = block(tokens)
+            tokens = self.visual.ln_post(tokens) @ self.visual.proj  # (B, 1 + P + N, C)
+        dense = tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+        return ImageFeatures(cls=tokens[:, 0], dense=dense)
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        visual = self.visual
+        patches = visual.conv1(images)  # (B, C, h, w)
+        grid = (patches.shape[2], patches.shape[3])
+        cls = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+        position = resize_position_embedding(
+            visual.positional_embedding, tuple(visual.grid_size), grid
+        )
+        return visual.ln_pre(tokens + position.to(tokens.dtype)), grid

@@ -1,0 +1,103 @@
+"""Configuration keys of zss_d2 on top of Detectron2's.
+
+Keys shared by all methods stand here; the keys of one method stand, commented, in
+``modeling/methods/<method>/defaults.yaml`` and appear as ``MODEL.<METHOD>``. Those files are read
+as data, so a new method needs no change here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode as CN
+
+from zss_d2.errors import ZssError
+
+_METHODS = Path(__file__).parent / "modeling" / "methods"
+
+SETTINGS = ("inductive", "supervised")
+
+
+def add_zss_config(cfg: CN) -> None:
+    """Add the keys of zss_d2, with their defaults, to ``cfg`` in place."""
+    _add_data_config(cfg)
+    _add_model_config(cfg)
+    _add_solver_config(cfg)
+    _add_test_config(cfg)
+
+
+def validate_config(cfg: CN) -> None:
+    """Raise `ZssError` for values that are legal yaml but can only be mistakes."""
+    if cfg.ZERO_SHOT.SETTING not in SETTINGS:
+        raise ZssError(
+            f"ZERO_SHOT.SETTING is {cfg.ZERO_SHOT.SETTING!r}; use one of {', '.join(SETTINGS)}"
+        )
+    if cfg.INPUT.FORMAT != "RGB":
+        raise ZssError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP towers expect 'RGB'")
+    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
+        raise ZssError(f"INPUT.CROP.TYPE is {cfg.INPUT.CROP.TYPE!r}; use 'absolute' (px)")
+
+
+def _add_data_config(cfg: CN) -> None:
+    cfg.ZERO_SHOT = CN()
+    # inductive: labels and names of unseen classes are hidden during training.
+    # supervised: every class is trained (upper bound).
+    cfg.ZERO_SHOT.SETTING = "inductive"
+
+    cfg.INPUT.FORMAT = "RGB"
+    # (long, short) edge in px of the box that a training image is fitted into, keeping its aspect,
+    # after the box is scaled by a factor drawn uniformly from SCALE_RANGE.
+    cfg.INPUT.RESIZE_BASE = (2048, 512)
+    cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
+    cfg.INPUT.CROP.TYPE = "absolute"
+    # A crop in which one class covers more than this share of the labelled pixels is drawn again.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    # Photometric distortion: brightness, contrast, saturation and hue, each with probability 0.5.
+    cfg.INPUT.COLOR_AUG = True
+
+
+def _add_model_config(cfg: CN) -> None:
+    # Mean and standard deviation of RGB in 0..255; empty: those the CLIP weights were trained with.
+    cfg.MODEL.PIXEL_MEAN = []
+    cfg.MODEL.PIXEL_STD = []
+
+    cfg.MODEL.CLIP = CN()
+    # Any ViT of open_clip.list_models(), or one of zss_d2/clip/model_configs.
+    cfg.MODEL.CLIP.NAME = "ViT-B-16"
+    # A tag of open_clip (downloaded once), a file, or "" for random weights.
+    cfg.MODEL.CLIP.PRETRAINED = "openai"
+    # Sentences that a class name is put into; their embeddings are averaged per class.
+    cfg.MODEL.CLIP.TEMPLATES = ["a photo of a {}."]
+
+    cfg.MODEL.VISUAL_PROMPTS = CN()
+    # Learnable tokens between CLS and patches, a fresh set at every layer; 0 turns them off.
+    cfg.MODEL.VISUAL_PROMPTS.LENGTH = 10
+    cfg.MODEL.VISUAL_PROMPTS.DROPOUT = 0.1
+
+    cfg.MODEL.LOSS = CN()
+    cfg.MODEL.LOSS.FOCAL_WEIGHT = 100.0
+    cfg.MODEL.LOSS.FOCAL_ALPHA = 0.25
+    cfg.MODEL.LOSS.FOCAL_GAMMA = 2.0
+    cfg.MODEL.LOSS.DICE_WEIGHT = 1.0
+
+    for defaults in sorted(_METHODS.glob("*/defaults.yaml")):
+        cfg.MODEL[defaults.parent.name.upper()] = CN(yaml.safe_load(defaults.read_text()))
+
+
+def _add_solver_config(cfg: CN) -> None:
+    # lr(t) = MIN_LR + (BASE_LR - MIN_LR) * (1 - t / MAX_ITER) ** POLY_POWER, after linear warm-up.
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    cfg.SOLVER.POLY_POWER = 0.9
+    cfg.SOLVER.MIN_LR = 1e-6
+    # [name, factor]: parameters whose qualified name starts with `name` learn at factor * BASE_LR.
+    cfg.SOLVER.LR_FACTORS = []
+
+
+def _add_test_config(cfg: CN) -> None:
+    cfg.TEST.SLIDE = CN()
+    # Average the scores of overlapping square windows instead of one pass over the whole image.
+    cfg.TEST.SLIDE.ENABLED = False
+    # Window side and step in px of the resized image.
+    cfg.TEST.SLIDE.CROP = 512
+    cfg.TEST.SLIDE.STRIDE = 426

@@ -1,0 +1,54 @@
+"""Label maths on integer arrays: no files, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class UndefinedLabelError(ValueError):
+    """A mask holds values without a meaning; ``counts`` is {value: number of pixels}."""
+
+    def __init__(self, counts: dict[int, int]):
+        self.counts = counts
+        super().__init__(
+            ", ".join(f"value {value} ({n} pixels)" for value, n in sorted(counts.items()))
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[dict[int, int]]]:
+        return type(self), (self.counts,)
+
+
+def remap(raw: np.ndarray, lut: np.ndarray) -> np.ndarray:
+    """Replace each raw value by its train id.
+
+    Args:
+        raw: (H, W) integer array.
+        lut: (N,) integer table, -1 where a raw value has no meaning.
+
+    Returns:
+        (H, W) array of the type of ``lut``.
+
+    Raises:
+        UndefinedLabelError: a raw value is outside the table or maps to -1.
+    """
+    labels = lut[np.clip(raw, 0, len(lut) - 1)]
+    _reject(raw, (labels < 0) | (raw < 0) | (raw >= len(lut)))
+    return labels
+
+
+def check_labels(labels: np.ndarray, num_classes: int, ignore_label: int) -> None:
+    """Raise UndefinedLabelError unless all values are in 0..num_classes-1 or ``ignore_label``."""
+    _reject(labels, ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label))
+
+
+def hide_unseen(labels: np.ndarray, unseen_ids: Sequence[int], ignore_label: int) -> np.ndarray:
+    """Return a copy of ``labels`` (H, W) in which pixels of unseen classes are ``ignore_label``."""
+    return np.where(np.isin(labels, unseen_ids), labels.dtype.type(ignore_label), labels)
+
+
+def _reject(values: np.ndarray, bad: np.ndarray) -> None:
+    if bad.any():
+        found, counts = np.unique(values[bad], return_counts=True)
+        raise UndefinedLabelError(dict(zip(found.tolist(), counts.tolist(), strict=True)))

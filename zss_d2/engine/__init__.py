@@ -1,0 +1,6 @@
+"""Training, from command-line arguments to checkpoints."""
+
+from zss_d2.engine.run import load_config, run
+from zss_d2.engine.trainer import ZeroShotTrainer, evaluate
+
+__all__ = ["ZeroShotTrainer", "evaluate", "load_config", "run"]

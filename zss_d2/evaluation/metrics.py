@@ -1,0 +1,107 @@
+"""Segmentation metrics as functions of one joint confusion matrix over all classes.
+
+The matrix counts pixels: ``confusion[p, g]`` have prediction p and ground truth g; ignored pixels
+are in no cell. Results are fractions; NaN means undefined. A class without ground truth has neither
+IoU nor accuracy and is left out of every mean (as in Detectron2), also if it is predicted
+somewhere; those predictions still count as errors of the classes they stand on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def confusion_matrix(
+    prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """Count pixels of two label maps of equal shape -> (K, K) int64, rows predictions.
+
+    Raises:
+        ValueError: other shapes, or labels outside 0..K-1 that are not the ignore label.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"the prediction is {prediction.shape}, the ground truth {truth.shape}")
+    valid = truth != ignore_label
+    prediction, truth = prediction[valid].astype(np.int64), truth[valid].astype(np.int64)
+    for name, labels in (("prediction", prediction), ("ground truth", truth)):
+        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+            wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+            raise ValueError(f"the {name} holds label {wrong} outside 0..{num_classes - 1}")
+    counts = np.bincount(prediction * num_classes + truth, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def class_iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union per class (K,); NaN where the truth lacks the class."""
+    hit, truth = np.diag(confusion), confusion.sum(axis=0)
+    union = truth + confusion.sum(axis=1) - hit
+    return _divide(hit, np.where(truth > 0, union, 0))
+
+
+def class_accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Share of each class's pixels that are found (K,); NaN where the truth lacks the class."""
+    return _divide(np.diag(confusion), confusion.sum(axis=0))
+
+
+def pixel_accuracy(confusion: np.ndarray) -> float:
+    """Share of all pixels that are right; NaN without pixels."""
+    return float(_divide(np.trace(confusion), confusion.sum()))
+
+
+def mean_over_present(values: np.ndarray, ids: Sequence[int]) -> float:
+    """Mean of per-class ``values`` (K,) over the ``ids`` that are not NaN; NaN if none is."""
+    present = values[ids][~np.isnan(values[ids])]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def frequency_weighted_iou(confusion: np.ndarray) -> float:
+    """IoU weighted by the share of ground-truth pixels; NaN without pixels."""
+    frequency = _divide(confusion.sum(axis=0), confusion.sum())
+    present = confusion.sum(axis=0) > 0
+    return (
+        float((frequency * class_iou(confusion))[present].sum()) if present.any() else float("nan")
+    )
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """hIoU = 2 S U / (S + U); 0 if either is 0, NaN if either is NaN."""
+    if seen + unseen == 0:
+        return 0.0
+    return 2 * seen * unseen / (seen + unseen)
+
+
+def summarize(
+    confusion: np.ndarray, class_names: Sequence[str], unseen_names: Sequence[str]
+) -> dict[str, float]:
+    """All metrics in percent.
+
+    Keys: those of Detectron2's ``SemSegEvaluator`` (mIoU, fwIoU, mACC, pACC, IoU-<class>,
+    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU.
+    """
+    iou, accuracy = class_iou(confusion), class_accuracy(confusion)
+    everything = list(range(len(class_names)))
+    unseen = [i for i in everything if class_names[i] in unseen_names]
+    seen = [i for i in everything if i not in unseen]
+    miou_seen, miou_unseen = mean_over_present(iou, seen), mean_over_present(iou, unseen)
+    metrics = {
+        "pAcc": pixel_accuracy(confusion),
+        "mIoU": mean_over_present(iou, everything),
+        "mIoU-S": miou_seen,
+        "mIoU-U": miou_unseen,
+        "hIoU": harmonic_mean(miou_seen, miou_unseen),
+        "fwIoU": frequency_weighted_iou(confusion),
+        "mACC": mean_over_present(accuracy, everything),
+        "pACC": pixel_accuracy(confusion),
+    }
+    metrics |= {f"IoU-{name}": float(iou[i]) for i, name in enumerate(class_names)}
+    metrics |= {f"ACC-{name}": float(accuracy[i]) for i, name in enumerate(class_names)}
+    return {key: 100 * value for key, value in metrics.items()}
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    return np.divide(
+        numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0
+    )

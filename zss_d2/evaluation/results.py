@@ -1,0 +1,81 @@
+"""results.json: metrics of every test set with the provenance of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+
+from zss_d2.data.files import write_atomic
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def write_results(
+    path: Path, results: Mapping[str, Mapping[str, float]], provenance: Mapping[str, Any]
+) -> None:
+    """Write ``{data set: {metric: value}, "provenance": {...}}`` atomically; NaN becomes null."""
+    content = {
+        name: {key: None if math.isnan(value) else value for key, value in metrics.items()}
+        for name, metrics in results.items()
+    }
+    content["provenance"] = dict(provenance)
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read what `write_results` wrote; an undefined metric is None."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> dict[str, Any]:
+    """What one needs to know to get the same numbers again.
+
+    Args:
+        cfg: the whole configuration.
+        checkpoint: path of the evaluated weights, "" for those in memory.
+        iteration: finished training iterations; None if unknown.
+    """
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "detectron2": detectron2.__version__,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if cfg.MODEL.DEVICE != "cpu" else "cpu",
+        "config_sha256": hashlib.sha256(cfg.dump().encode()).hexdigest(),
+        "seed": cfg.SEED,
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": _file_hash(checkpoint) if checkpoint else None,
+        "iteration": iteration,
+        "protocol": {
+            "setting": cfg.ZERO_SHOT.SETTING,
+            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "slide": dict(cfg.TEST.SLIDE) if cfg.TEST.SLIDE.ENABLED else None,
+        },
+    }
+
+
+def _file_hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in the package's checkout; None outside one."""
+    try:
+        process = subprocess.run(
+            ["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return process.stdout.strip()

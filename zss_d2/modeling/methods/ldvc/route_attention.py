@@ -1,0 +1,95 @@
+"""Route attention: tokens attend only to the windows that resemble their own.
+
+Bi-level routing as in BiFormer (arXiv 2303.08810), which LDVC takes over.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def to_windows(tokens: Tensor, windows: int) -> Tensor:
+    """Split a grid into windows: (B, H, W, C) -> (B, P, t, C), P = windows ** 2.
+
+    H and W are multiples of ``windows``; t = (H / windows) * (W / windows) tokens, row by row.
+    """
+    batch, height, width, channels = tokens.shape
+    h, w = height // windows, width // windows
+    tokens = tokens.view(batch, windows, h, windows, w, channels)
+    return tokens.transpose(2, 3).reshape(batch, windows * windows, h * w, channels)
+
+
+def from_windows(tokens: Tensor, windows: int, height: int, width: int) -> Tensor:
+    """Inverse of `to_windows`: (B, P, t, C) -> (B, height, width, C)."""
+    h, w = height // windows, width // windows
+    tokens = tokens.view(len(tokens), windows, windows, h, w, -1)
+    return tokens.transpose(2, 3).reshape(len(tokens), height, width, -1)
+
+
+def route(queries: Tensor, keys: Tensor, real: Tensor, topk: int) -> Tensor:
+    """Choose, for every window, the ``topk`` windows of highest affinity.
+
+    The affinity is the dot product of window means; padded tokens count neither in the means nor,
+    as whole windows, as a choice. Not differentiable.
+
+    Args:
+        queries, keys: (B, P, t, C).
+        real: (P, t), False at padding.
+
+    Returns:
+        indices (B, P, topk) into the windows.
+    """
+    weight = real.to(queries.dtype)[..., None]  # (P, t, 1)
+    count = weight.sum(dim=1).clamp(min=1)  # (P, 1)
+    q_mean = (queries.detach() * weight).sum(dim=2) / count
+    k_mean = (keys.detach() * weight).sum(dim=2) / count
+    affinity = q_mean @ k_mean.transpose(1, 2)  # (B, P, P)
+    affinity = affinity.masked_fill(~real.any(dim=1), float("-inf"))
+    return affinity.topk(topk, dim=-1).indices
+
+
+class RouteAttention(nn.Module):
+    """Multi-head attention whose keys and values come from the best matching windows.
+
+    A grid that the windows do not divide is padded at the right and bottom; padding is never
+    attended to. A grid with fewer rows or columns than windows gets as many windows as it has.
+    """
+
+    def __init__(self, dim: int, num_heads: int, windows: int, topk: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.windows = windows
+        self.topk = topk
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend within the grid (B, H, W, C) -> (B, H, W, C)."""
+        batch, height, width, dim = tokens.shape
+        windows = min(self.windows, height, width)
+        pad_h, pad_w = -height % windows, -width % windows
+        qkv = F.pad(self.qkv(tokens), (0, 0, 0, pad_w, 0, pad_h))
+        real = F.pad(tokens.new_ones(height, width, dtype=torch.bool), (0, pad_w, 0, pad_h))
+        real = to_windows(real[None, ..., None], windows)[0, ..., 0]  # (P, t)
+
+        q, k, v = to_windows(qkv, windows).chunk(3, dim=-1)  # each (B, P, t, C)
+        # Windows that hold nothing but padding (a narrow grid) cannot be chosen.
+        topk = min(self.topk, int(real.any(dim=1).sum()))
+        index = route(q, k, real, topk)
+        item = torch.arange(batch, device=tokens.device)[:, None, None]
+        k, v = k[item, index].flatten(2, 3), v[item, index].flatten(2, 3)  # (B, P, topk * t, C)
+        # The fused kernels take no mask, so there is one only where there is padding.
+        mask = real[index].flatten(2).flatten(0, 1)[:, None, None] if pad_h or pad_w else None
+
+        out = F.scaled_dot_product_attention(
+            self._heads(q), self._heads(k), self._heads(v), attn_mask=mask
+        )
+        out = out.transpose(1, 2).reshape_as(q)
+        out = from_windows(out, windows, height + pad_h, width + pad_w)
+        return self.proj(out[:, :height, :width])
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, P, n, C) -> (B * P, heads, n, C / heads)."""
+        return x.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
