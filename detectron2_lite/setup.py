@@ -5,15 +5,12 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HERE = Path(__file__).parent
-SOURCE = (HERE / "detectron2" / "__init__.py").read_text(encoding="utf-8")
+SOURCE = Path(__file__).with_name("detectron2") / "__init__.py"
 
 setup(
     name="detectron2",
-    version=re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE).group(1),
+    version=re.search(r'__version__ = "(.+)"', SOURCE.read_text(encoding="utf-8")).group(1),
     description="Stand-in for the part of Detectron2 that zss_d2 uses",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(),
     python_requires=">=3.10",
@@ -28,6 +25,5 @@ setup(
         "numpy>=1.26",
         "pillow>=10.3",
         "pycocotools>=2.0.8",
-        "opencv-python>=4.10",
     ],
 )

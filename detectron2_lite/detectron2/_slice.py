@@ -1,7 +1,5 @@
 """Make everything this distribution leaves out fail with a text that says how to get it."""
 
-from __future__ import annotations
-
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -50,8 +48,7 @@ class _Finder(MetaPathFinder):
         if spec is None:
             # Not ModuleNotFoundError: the import system swallows that for ``from a import b``.
             raise ImportError(describe_missing(fullname), name=fullname)
-        if isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _GuardingLoader(fullname, spec.loader.path)
+        spec.loader = _GuardingLoader(fullname, spec.origin)
         return spec
 
 

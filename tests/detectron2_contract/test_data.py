@@ -6,20 +6,17 @@ from itertools import islice
 
 import numpy as np
 import pytest
-import torch
 from detectron2.config import get_cfg
 from detectron2.data import (
     DatasetCatalog,
     DatasetFromList,
     MapDataset,
     MetadataCatalog,
-    ToIterableDataset,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
 from detectron2.data import detection_utils as utils
-from detectron2.data.datasets import load_sem_seg
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from PIL import Image
@@ -124,9 +121,8 @@ def test_training_sampler_arguments():
         TrainingSampler(2.0)
 
 
-@pytest.mark.parametrize("serialize", [True, False])
-def test_list_dataset_protects_its_records(serialize):
-    data = DatasetFromList([{"image_id": 0}, {"image_id": 1, "note": "x"}], serialize=serialize)
+def test_list_dataset_protects_its_records():
+    data = DatasetFromList([{"image_id": 0}, {"image_id": 1, "note": "x"}])
     data[1]["image_id"] = 99
     assert len(data) == 2
     assert data[1] == {"image_id": 1, "note": "x"}
@@ -136,14 +132,6 @@ def test_map_dataset_replaces_rejected_records():
     data = MapDataset(DatasetFromList([1, 2, 3]), lambda x: None if x == 2 else 10 * x)
     assert (len(data), data[0], data[2]) == (3, 10, 30)
     assert data[1] in (10, 30)
-
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            yield from [1, 2, 3]
-
-    mapped = MapDataset(Stream(), lambda x: None if x == 2 else 10 * x)
-    assert isinstance(mapped, torch.utils.data.IterableDataset)
-    assert list(mapped) == [10, 30]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -160,14 +148,6 @@ def test_workers_do_not_repeat_samples(workers):
     batches = list(islice(loader, 4))
     assert [len(batch) for batch in batches] == [3, 3, 3, 3]
     assert sum(batches, []) == list(islice(sampler, 12))
-
-
-def test_finite_stream_in_whole_batches():
-    stream = ToIterableDataset(DatasetFromList(list(range(8))), InferenceSampler(8))
-    loader = build_detection_train_loader(
-        dataset=stream, mapper=None, total_batch_size=3, aspect_ratio_grouping=False
-    )
-    assert list(loader) == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_train_loader_from_config(dataset, as_rank):
@@ -278,18 +258,3 @@ def test_check_image_size():
     with pytest.raises(utils.SizeMismatchError, match="a.jpg"):
         utils.check_image_size(record, np.zeros((3, 2, 3)))
     assert issubclass(utils.SizeMismatchError, ValueError)
-
-
-def test_load_sem_seg_uses_the_intersection(tmp_path):
-    for folder, names in {"images": ("b.jpg", "a.jpg", "c.jpg"), "gt": ("c.png", "a.png")}.items():
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / name).touch()
-    records = load_sem_seg(str(tmp_path / "gt"), str(tmp_path / "images"))
-    assert records == [
-        {
-            "file_name": str(tmp_path / "images" / f"{stem}.jpg"),
-            "sem_seg_file_name": str(tmp_path / "gt" / f"{stem}.png"),
-        }
-        for stem in ("a", "c")
-    ]

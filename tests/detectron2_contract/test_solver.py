@@ -160,22 +160,9 @@ def test_parameter_groups() -> None:
     assert sum(len(group["params"]) for group in groups) == 5
 
 
-def test_bias_options() -> None:
-    model = Net()
-    groups = get_default_optimizer_params(
-        model, base_lr=1.0, bias_lr_factor=2.0, weight_decay_bias=0.0
-    )
-    chosen = groups_by_name(model, groups)
-    assert chosen["body.bias"] == chosen["norm.bias"] == {"lr": 2.0, "weight_decay": 0.0}
-    assert chosen["body.weight"] == {"lr": 1.0}
-    with pytest.raises(ValueError, match="bias"):
-        get_default_optimizer_params(model, weight_decay_bias=0.0, overrides={"bias": {"lr": 1.0}})
-
-
-@pytest.mark.parametrize("factor", [{"bias_lr_factor": 2.0}, {"lr_factor_func": len}])
-def test_factors_need_a_base_rate(factor: dict) -> None:
+def test_factor_needs_a_base_rate() -> None:
     with pytest.raises(ValueError, match="base_lr"):
-        get_default_optimizer_params(Net(), **factor)
+        get_default_optimizer_params(Net(), lr_factor_func=len)
 
 
 def test_build_optimizer() -> None:

@@ -34,19 +34,6 @@ def test_size_divisibility(divisor: int, shape: tuple[int, int]) -> None:
     assert images.tensor.shape[-2:] == shape
 
 
-def test_padding_constraints_replace_the_argument() -> None:
-    constraints = {"size_divisibility": 3, "square_size": 0}
-    images = ImageList.from_tensors([SMALL, TALL], 32, padding_constraints=constraints)
-    assert images.tensor.shape[-2:] == (6, 6)
-    square = ImageList.from_tensors([SMALL, TALL], padding_constraints={"square_size": 7})
-    assert square.tensor.shape[-2:] == (7, 7)
-
-
-def test_image_larger_than_the_square_is_refused() -> None:
-    with pytest.raises(RuntimeError):
-        ImageList.from_tensors([SMALL, TALL], padding_constraints={"square_size": 3})
-
-
 def test_masks_keep_their_type_and_single_images_get_a_batch() -> None:
     mask = torch.ones((2, 3), dtype=torch.long)
     masks = ImageList.from_tensors([mask], size_divisibility=4, pad_value=255)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 from PIL import Image
 
 
@@ -121,23 +118,12 @@ def test_fixed_size_crop_pads_right_and_bottom():
     assert kept.shape == (2, 2, 3)
 
 
-@pytest.mark.parametrize(
-    ("kind", "size", "lowest", "highest"),
-    [
-        ("absolute", (4, 50), (4, 20), (4, 20)),
-        ("relative", (0.5, 0.25), (5, 5), (5, 5)),
-        ("relative_range", (0.5, 0.5), (5, 10), (10, 20)),
-        ("absolute_range", (3, 6), (3, 3), (6, 6)),
-    ],
-)
-def test_random_crop_sizes(kind, size, lowest, highest):
+def test_random_crop_is_clipped_to_the_image():
     np.random.seed(0)
-    image = np.zeros((10, 20, 3), np.uint8)
-    for _ in range(20):
-        shape = T.RandomCrop(kind, size).get_transform(image).apply_image(image).shape[:2]
-        assert lowest <= shape
-        assert np.less_equal(lowest, shape).all()
-        assert np.less_equal(shape, highest).all()
+    image = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    crops = [T.RandomCrop("absolute", (4, 50)).get_transform(image) for _ in range(40)]
+    assert {crop.apply_image(image).shape for crop in crops} == {(4, 20)}
+    assert {crop.apply_image(image)[0, 0] // 20 for crop in crops} == set(range(7))
 
 
 @pytest.mark.parametrize("ignored", [None, 255])
@@ -182,25 +168,6 @@ def test_colour(augmentation, expected):
     assert sample.sem_seg.tolist() == [[3, 255]]
 
 
-@pytest.mark.parametrize("layout", ["RGB", "BGR"])
-def test_ssd_colours(layout):
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    jitter = ColorAugSSDTransform(layout)
-    random.seed(0)
-    first, second = jitter.apply_image(image), jitter.apply_image(image)
-    assert first.dtype == np.uint8
-    assert first.shape == image.shape
-    assert (first != second).any()
-    random.seed(0)
-    assert (jitter.apply_image(image) == first).all()
-    mask = np.array([[1, 255]], np.uint8)
-    assert jitter.apply_segmentation(mask) is mask
-
-    unchanged = ColorAugSSDTransform(layout, 0, 1.0, 1.0, 1.0, 1.0, 0)
-    gap = unchanged.apply_image(image).astype(int) - image
-    assert np.abs(gap).max() <= 8, "only the rounding of the HSV conversion may remain"
-
-
 def test_own_augmentation_receives_what_it_asks_for():
     class CropToLabel(T.Augmentation):
         def get_transform(self, image, sem_seg):
@@ -230,9 +197,3 @@ def test_transforms_are_accepted_as_augmentations():
     assert sample.image.tolist() == [[1, 2, 3]]
     with pytest.raises(AssertionError):
         T.RandomApply(T.NoOpTransform(), 1.5)
-
-
-def test_augmentations_print_their_settings():
-    assert str(T.RandomFlip(prob=0.25)) == "RandomFlip(prob=0.25)"
-    assert str(T.RandomFlip()) == "RandomFlip()"
-    assert str(T.AugmentationList([T.RandomFlip()])) == "AugmentationList[RandomFlip()]"

@@ -1,7 +1,5 @@
 """Saving and loading training state."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from detectron2.utils import comm
@@ -38,7 +36,7 @@ class DetectionCheckpointer(Checkpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
         # These buffers come from the config, so a file without them lacks nothing.
-        own = dict(self.model.named_buffers(recurse=False)).keys() & {"pixel_mean", "pixel_std"}
-        missing = incompatible.missing_keys
-        missing[:] = [key for key in missing if key not in own]
+        for name in ("pixel_mean", "pixel_std"):
+            if hasattr(self.model, name) and name in incompatible.missing_keys:
+                incompatible.missing_keys.remove(name)
         return incompatible

@@ -2,12 +2,12 @@
 
 # ruff: noqa: F401  (re-exports)
 
-from detectron2.data import datasets, detection_utils, samplers, transforms
+from detectron2.data import detection_utils, samplers, transforms
 from detectron2.data.build import (
-    build_batch_data_loader,
+    DatasetFromList,
+    MapDataset,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
 from detectron2.data.catalog import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.common import DatasetFromList, MapDataset, ToIterableDataset

@@ -14,7 +14,6 @@ class _Catalog(UserDict):
         return list(self)
 
     def remove(self, name: str) -> None:
-        """Forget ``name``; KeyError if it is unknown."""
         del self[name]
 
 
@@ -48,13 +47,11 @@ class Metadata(SimpleNamespace):
     def __setattr__(self, key: str, value: Any) -> None:
         known = vars(self).get(key, value)
         assert known == value, (
-            f"{key!r} in the metadata of data set {self.name!r} is {known!r} and cannot become "
-            f"{value!r}"
+            f"{key!r} in the metadata of {self.name!r} is {known!r} and cannot become {value!r}"
         )
         super().__setattr__(key, value)
 
     def as_dict(self) -> dict[str, Any]:
-        """Shallow copy of all attributes."""
         return dict(vars(self))
 
     def set(self, **values: Any) -> Metadata:

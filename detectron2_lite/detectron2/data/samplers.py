@@ -1,7 +1,5 @@
 """Which indices each process reads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 
@@ -47,13 +45,10 @@ class InferenceSampler(Sampler):
 
     def __init__(self, size: int) -> None:
         assert size > 0, f"an InferenceSampler needs at least one item, not {size}"
-        self._local_indices = self._get_local_indices(size, comm.get_world_size(), comm.get_rank())
-
-    @staticmethod
-    def _get_local_indices(total_size: int, world_size: int, rank: int) -> range:
-        share, left = divmod(total_size, world_size)
+        rank = comm.get_rank()
+        share, left = divmod(size, comm.get_world_size())
         begin = rank * share + min(rank, left)
-        return range(begin, begin + share + (rank < left))
+        self._local_indices = range(begin, begin + share + (rank < left))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._local_indices)

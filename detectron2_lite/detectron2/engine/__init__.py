@@ -3,21 +3,11 @@
 # ruff: noqa: F401  (re-exports)
 
 from detectron2.engine.defaults import (
-    DefaultPredictor,
     DefaultTrainer,
     create_ddp_model,
     default_argument_parser,
     default_setup,
     default_writers,
-)
-from detectron2.engine.hooks import (
-    BestCheckpointer,
-    CallbackHook,
-    EvalHook,
-    IterationTimer,
-    LRScheduler,
-    PeriodicCheckpointer,
-    PeriodicWriter,
 )
 from detectron2.engine.launch import DEFAULT_TIMEOUT, launch
 from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase

@@ -1,7 +1,5 @@
 """Starting the processes of a distributed job."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,13 +11,6 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
-
-
-def _free_port() -> int:
-    # Another process may take it before we do; that is rare, and ends in a clear error.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def launch(
@@ -35,14 +26,11 @@ def launch(
 
     Args:
         num_gpus_per_machine: processes per machine; without CUDA they run on the CPU, over gloo.
-        machine_rank: of this machine, from 0.
         dist_url: where the processes meet, e.g. "tcp://10.0.0.1:29500"; "auto" finds a port, for a
             single machine.
         timeout: of the collective operations.
 
-    Raises:
-        AssertionError: more processes than GPUs, or "auto" for several machines.
-        torch.multiprocessing.ProcessRaisedException: a process failed; the others were ended.
+    Raises AssertionError for more processes than GPUs, ``ProcessRaisedException`` if one failed.
     """
     if num_machines * num_gpus_per_machine == 1:
         main_func(*args)
@@ -54,12 +42,18 @@ def launch(
         )
     if dist_url == "auto":
         assert num_machines == 1, "dist_url='auto' works on a single machine only"
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    mp.start_processes(
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    job = {
+        "init_method": dist_url,
+        "world_size": num_machines * num_gpus_per_machine,
+        "timeout": timeout,
+    }
+    first_rank = machine_rank * num_gpus_per_machine
+    mp.spawn(
         _run_process,
         nprocs=num_gpus_per_machine,
-        args=(main_func, args, num_gpus_per_machine, num_machines, machine_rank, dist_url, timeout),
-        start_method="spawn",
+        args=(main_func, args, num_gpus_per_machine, first_rank, job),
     )
 
 
@@ -68,19 +62,12 @@ def _run_process(
     main_func: Callable[..., Any],
     args: tuple,
     processes_per_machine: int,
-    num_machines: int,
-    machine_rank: int,
-    dist_url: str | None,
-    timeout: timedelta,
+    first_rank: int,
+    job: dict[str, Any],
 ) -> None:
     on_gpu = torch.cuda.is_available()
-    dist.init_process_group(
-        backend="nccl" if on_gpu else "gloo",
-        init_method=dist_url,
-        world_size=num_machines * processes_per_machine,
-        rank=machine_rank * processes_per_machine + local_rank,
-        timeout=timeout,
-    )
+    backend = "nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, rank=first_rank + local_rank, **job)
     comm.create_local_process_group(processes_per_machine)
     if on_gpu:
         torch.cuda.set_device(local_rank)

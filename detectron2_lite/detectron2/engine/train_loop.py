@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,31 +20,18 @@ _logger = logging.getLogger(__name__)
 
 
 class HookBase:
-    """Something a trainer does beside its steps; ``self.trainer`` is set when it is registered.
-
-    ``before_step`` must take next to no time, as ``IterationTimer`` leaves it out. A hook with a
-    ``state_dict`` also has a ``load_state_dict``.
-    """
+    """Something a trainer does beside its steps; ``self.trainer`` is set when it is registered."""
 
     trainer: TrainerBase
 
-    def before_train(self) -> None:
-        """Called before the first iteration."""
-
-    def after_train(self) -> None:
-        """Called after the last iteration, and after a failure."""
-
-    def before_step(self) -> None:
-        """Called before each iteration."""
-
-    def after_backward(self) -> None:
-        """Called between the backward pass and the update."""
-
-    def after_step(self) -> None:
-        """Called after each iteration."""
+    def before_train(self) -> None: ...
+    def after_train(self) -> None: ...  # also after a failure
+    def before_step(self) -> None: ...
+    def after_backward(self) -> None: ...  # before the optimizer's step
+    def after_step(self) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this hook."""
+        """What a checkpoint must hold of this hook, for its ``load_state_dict``."""
         return {}
 
 
@@ -61,7 +49,6 @@ class TrainerBase:
         """Append hooks, which run in this order; None stands for no hook."""
         for hook in hooks:
             if hook is not None:
-                assert isinstance(hook, HookBase), hook
                 # Weak, lest trainer and hooks keep each other (and the GPU memory) alive.
                 hook.trainer = weakref.proxy(self)
                 self._hooks.append(hook)
@@ -76,59 +63,41 @@ class TrainerBase:
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
             try:
-                self.before_train()
+                self._call_hooks("before_train")
                 while self.iter < max_iter:
-                    self.before_step()
+                    self.storage.iter = self.iter
+                    self._call_hooks("before_step")
                     self.run_step()
-                    self.after_step()
+                    self._call_hooks("after_step")
                     self.iter += 1
             except Exception:
                 _logger.exception("Exception during training:")
                 raise
             finally:
-                self.after_train()
+                self.storage.iter = self.iter
+                self._call_hooks("after_train")
 
     def _call_hooks(self, moment: str) -> None:
         for hook in self._hooks:
             getattr(hook, moment)()
 
-    def before_train(self) -> None:
-        self._call_hooks("before_train")
-
-    def after_train(self) -> None:
-        self.storage.iter = self.iter
-        self._call_hooks("after_train")
-
-    def before_step(self) -> None:
-        self.storage.iter = self.iter
-        self._call_hooks("before_step")
-
-    def after_backward(self) -> None:
-        self._call_hooks("after_backward")
-
-    def after_step(self) -> None:
-        self._call_hooks("after_step")
-
     def run_step(self) -> None:
-        """One iteration."""
         raise NotImplementedError(f"{type(self).__name__} does not define run_step")
 
     def state_dict(self) -> dict[str, Any]:
         """The last iteration and the states of the hooks, by class; of two alike the first."""
-        hooks: dict[str, Any] = {}
-        for hook in self._hooks:
-            if state := hook.state_dict():
-                hooks.setdefault(type(hook).__qualname__, state)
-        return {"iteration": self.iter} | ({"hooks": hooks} if hooks else {})
+        states = {type(hook).__qualname__: hook.state_dict() for hook in reversed(self._hooks)}
+        return {
+            "iteration": self.iter,
+            "hooks": {name: state for name, state in states.items() if state},
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Inverse of ``state_dict``; states of hooks that are not here are ignored."""
         self.iter = state_dict["iteration"]
-        for name, state in state_dict.get("hooks", {}).items():
-            owners = [hook for hook in self._hooks if type(hook).__qualname__ == name]
-            if owners:
-                owners[0].load_state_dict(state)
-            else:
-                _logger.warning("No hook %s here: its saved state is ignored", name)
+        own = {type(hook).__qualname__: hook for hook in reversed(self._hooks)}
+        for name in own.keys() & state_dict.get("hooks", {}).keys():
+            own[name].load_state_dict(state_dict["hooks"][name])
 
 
 class SimpleTrainer(TrainerBase):
@@ -137,39 +106,20 @@ class SimpleTrainer(TrainerBase):
     Args:
         model: called with a batch; returns a scalar loss or a dict of scalars, which are summed.
         data_loader: endless iterable of batches.
-        gather_metric_period: iterations between two recordings of the losses.
-        zero_grad_before_forward: clear gradients before the forward pass instead of after it.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable[Any],
-        optimizer: torch.optim.Optimizer,
-        gather_metric_period: int = 1,
-        zero_grad_before_forward: bool = False,
+        self, model: nn.Module, data_loader: Iterable[Any], optimizer: torch.optim.Optimizer
     ) -> None:
         super().__init__()
         model.train()
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
-        self.gather_metric_period = gather_metric_period
-        self.zero_grad_before_forward = zero_grad_before_forward
-        self._iterator: Iterator[Any] | None = None
 
-    @property
+    @cached_property
     def _data_loader_iter(self) -> Iterator[Any]:
-        # Late, as it starts the worker processes.
-        if self._iterator is None:
-            self._iterator = iter(self.data_loader)
-        return self._iterator
-
-    def reset_data_loader(self, data_loader_builder: Callable[[], Iterable[Any]]) -> None:
-        """Drop the loader first, then build its successor."""
-        del self.data_loader
-        self._iterator = None
-        self.data_loader = data_loader_builder()
+        return iter(self.data_loader)  # late, as it starts the worker processes
 
     def run_step(self) -> None:
         """Forward, backward, record, update."""
@@ -178,19 +128,15 @@ class SimpleTrainer(TrainerBase):
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        if self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
         with self._precision():
             losses = self.model(batch)
             if isinstance(losses, torch.Tensor):
                 losses = {"total_loss": losses}
             total = sum(losses.values())
-        if not self.zero_grad_before_forward:
-            self.optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self._backward(total)
-        self.after_backward()
-        if (self.iter + 1) % self.gather_metric_period == 0:
-            self.write_metrics(losses, data_time, self.iter)
+        self._call_hooks("after_backward")
+        self._record(losses, data_time)
         self._update()
 
     def _precision(self) -> AbstractContextManager:
@@ -202,29 +148,23 @@ class SimpleTrainer(TrainerBase):
     def _update(self) -> None:
         self.optimizer.step()
 
-    @staticmethod
-    def write_metrics(
-        loss_dict: Mapping[str, torch.Tensor], data_time: float, cur_iter: int, prefix: str = ""
-    ) -> None:
+    def _record(self, losses: Mapping[str, torch.Tensor], data_time: float) -> None:
         """Record losses (means over processes) and loading time (seconds, the slowest process).
 
-        Raises:
-            FloatingPointError: on rank 0, if the sum of the losses is not finite.
+        Raises FloatingPointError, on rank 0, if the sum of the losses is not finite.
         """
-        storage = get_event_storage()
-        storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
-        values = {name: loss.detach().cpu().item() for name, loss in loss_dict.items()}
+        values = {name: loss.detach().cpu().item() for name, loss in losses.items()}
         gathered = comm.gather((values, data_time))
         if not comm.is_main_process():
             return
-        storage.put_scalar("data_time", max(t for _, t in gathered), cur_iter=cur_iter)
         means = {name: float(np.mean([v[name] for v, _ in gathered])) for name in values}
         total = sum(means.values())
         if not np.isfinite(total):
-            raise FloatingPointError(f"the loss at iteration {cur_iter} is not finite: {means}")
-        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
+            raise FloatingPointError(f"the loss at iteration {self.iter} is not finite: {means}")
+        scalars = {"data_time": max(seconds for _, seconds in gathered), "total_loss": total}
         if len(means) > 1:
-            storage.put_scalars(cur_iter=cur_iter, **means)
+            scalars |= means
+        get_event_storage().put_scalars(cur_iter=self.iter, **scalars)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"optimizer": self.optimizer.state_dict()}
@@ -240,7 +180,6 @@ class AMPTrainer(SimpleTrainer):
     Args:
         grad_scaler: None makes one with torch's defaults.
         precision: type of the low-precision operations.
-        kwargs: see ``SimpleTrainer``.
     """
 
     def __init__(
@@ -248,16 +187,14 @@ class AMPTrainer(SimpleTrainer):
         model: nn.Module,
         data_loader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
-        *args: Any,
+        *,
         grad_scaler: torch.amp.GradScaler | None = None,
         precision: torch.dtype = torch.float16,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(model, data_loader, optimizer, *args, **kwargs)
+        super().__init__(model, data_loader, optimizer)
         self.precision = precision
-        self.grad_scaler = grad_scaler or torch.amp.GradScaler(
-            "cuda", enabled=torch.cuda.is_available()
-        )
+        on_gpu = torch.cuda.is_available()
+        self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda", enabled=on_gpu)
 
     def run_step(self) -> None:
         """One iteration; AssertionError without CUDA."""

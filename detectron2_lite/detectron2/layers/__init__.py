@@ -1,7 +1,5 @@
 """Building blocks of models."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """Registries of models and their parts, and building them from the config."""
 
-from __future__ import annotations
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec

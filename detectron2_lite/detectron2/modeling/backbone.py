@@ -1,8 +1,6 @@
 """Feature extractors."""
 
-from __future__ import annotations
-
-from abc import ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 BACKBONE_REGISTRY = Registry("BACKBONE")  # name -> callable(cfg, input_shape) -> Backbone
 
 
-class Backbone(nn.Module, metaclass=ABCMeta):
+class Backbone(nn.Module, ABC):
     """Base of networks that turn images into named feature maps."""
 
     @abstractmethod
@@ -23,11 +21,6 @@ class Backbone(nn.Module, metaclass=ABCMeta):
     def size_divisibility(self) -> int:
         """Image sides must be multiples of this many pixels; 0: any."""
         return 0
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """Demands for :meth:`ImageList.from_tensors`."""
-        return {}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Shape per feature, from ``_out_features``, ``_out_feature_channels`` and ``_strides``."""

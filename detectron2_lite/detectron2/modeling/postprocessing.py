@@ -1,7 +1,5 @@
 """Predictions in the resolution that was asked for."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -23,7 +23,6 @@ class ImageList:
 
     @property
     def device(self) -> torch.device:
-        """Where the batch lies."""
         return self.tensor.device
 
     def to(self, *args: object, **kwargs: object) -> ImageList:
@@ -32,31 +31,18 @@ class ImageList:
 
     @staticmethod
     def from_tensors(
-        tensors: list[torch.Tensor],
-        size_divisibility: int = 0,
-        pad_value: float = 0.0,
-        padding_constraints: dict[str, int] | None = None,
+        tensors: list[torch.Tensor], size_divisibility: int = 0, pad_value: float = 0.0
     ) -> ImageList:
         """Pad images (..., h, w) at the bottom and right to a common size and stack them.
 
-        Args:
-            size_divisibility: both sides become multiples of it; 0 or 1: no such demand.
-            padding_constraints: "size_divisibility" replaces the argument, and "square_size" is the
-                side of a common square; RuntimeError if an image is larger.
+        Both sides become multiples of ``size_divisibility``; 0 or 1: no such demand.
         """
         assert len(tensors) > 0, "an ImageList needs at least one image"
         leading = {image.shape[:-2] for image in tensors}
         assert len(leading) == 1, f"images differ before height and width: {leading}"
-        constraints = padding_constraints or {}
         sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
-        height, width = (max(sides) for sides in zip(*sizes, strict=True))
-        square = constraints.get("square_size", 0)
-        if square > 0:
-            if max(height, width) > square:
-                raise RuntimeError(f"square_size {square} is too small for {height} x {width}")
-            height = width = square
-        divisor = max(constraints.get("size_divisibility", size_divisibility), 1)
-        height, width = (-(-side // divisor) * divisor for side in (height, width))
+        divisor = max(size_divisibility, 1)
+        height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes, strict=True))
         padded = [
             F.pad(image, (0, width - w, 0, height - h), value=pad_value)
             for image, (h, w) in zip(tensors, sizes, strict=True)

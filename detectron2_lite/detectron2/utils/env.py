@@ -1,7 +1,5 @@
 """Seeds and versions."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random

@@ -1,1 +1,0 @@
-"""The parts of Detectron2's bundled projects that are covered."""
