@@ -10,6 +10,9 @@ TEST_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOG := $(VENV)/setup.log
+# Runs a command silently; its output is shown only if it fails.
+logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up failed, see $(LOG)"; exit 1; }; }
 UPSTREAM := git+https://github.com/facebookresearch/detectron2.git
 
 .PHONY: help setup demo test lint format bench clean
@@ -19,20 +22,20 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 setup: ## create .venv and install everything
-	@echo "== Setting up $(VENV): a few minutes and about 6 GB, once"
+	@echo "== Setting up $(VENV): a few minutes and about 6 GB, once (log: $(LOG))"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
 	  sys.exit("error: Python %d.%d is not supported; give one of 3.10-3.13: make PYTHON=python3.12 ..." % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== 1/3 torch"
-	@$(BIN)/pip install --quiet --upgrade pip setuptools wheel
-	@$(BIN)/pip install --quiet $(TORCH)
+	@$(call logged,$(BIN)/pip install --upgrade pip setuptools wheel)
+	@$(call logged,$(BIN)/pip install $(TORCH))
 	@echo "== 2/3 zss_d2 and what it needs"
-	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@$(call logged,$(BIN)/pip install --editable '.[dev]')
 	@echo "== 3/3 detectron2 ($(DETECTRON2))"
 ifeq ($(DETECTRON2),upstream)
-	$(BIN)/pip install --no-build-isolation '$(UPSTREAM)'
+	@$(call logged,$(BIN)/pip install --no-build-isolation '$(UPSTREAM)')
 else
-	@$(BIN)/python -c 'import detectron2' 2>/dev/null || $(BIN)/pip install --quiet ./detectron2_lite
+	@$(BIN)/python -c 'import detectron2' 2>/dev/null || $(call logged,$(BIN)/pip install --editable ./detectron2_lite)
 endif
 	@touch $(READY)
 	@echo "== Ready"

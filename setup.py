@@ -22,6 +22,7 @@ setup(
         "open_clip_torch>=2.32",
         "fvcore>=0.1.5.post20221221",
         "pycocotools>=2.0.8",
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "opencv-python>=4.10",
         "pillow>=10.3",
@@ -32,7 +33,6 @@ setup(
     extras_require={"dev": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9"]},
     classifiers=[
         "Programming Language :: Python :: 3",
-        "License :: OSI Approved :: Apache Software License",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
 )

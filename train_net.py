@@ -23,7 +23,7 @@ def main(cfg: CfgNode, args: argparse.Namespace) -> object:
     """One process of the run."""
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, name="zss_d2", abbrev_name="zss")
-    if args.eval_only:
+    if args.eval_only or cfg.SOLVER.MAX_ITER == 0:
         return evaluate(cfg, resume=args.resume)
     trainer = ZeroShotTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)

@@ -17,6 +17,7 @@ from zss_d2.errors import ZssError
 _METHODS = Path(__file__).parent / "modeling" / "methods"
 
 SETTINGS = ("inductive", "supervised")
+DENSE_TOKENS = ("tokens", "value", "value_residual")
 
 
 def add_zss_config(cfg: CN) -> None:
@@ -29,10 +30,12 @@ def add_zss_config(cfg: CN) -> None:
 
 def validate_config(cfg: CN) -> None:
     """Raise `ZssError` for values that are legal yaml but can only be mistakes."""
-    if cfg.ZERO_SHOT.SETTING not in SETTINGS:
-        raise ZssError(
-            f"ZERO_SHOT.SETTING is {cfg.ZERO_SHOT.SETTING!r}; use one of {', '.join(SETTINGS)}"
-        )
+    for key, value, known in (
+        ("ZERO_SHOT.SETTING", cfg.ZERO_SHOT.SETTING, SETTINGS),
+        ("MODEL.CLIP.DENSE_TOKENS", cfg.MODEL.CLIP.DENSE_TOKENS, DENSE_TOKENS),
+    ):
+        if value not in known:
+            raise ZssError(f"{key} is {value!r}; use one of {', '.join(known)}")
     if cfg.INPUT.FORMAT != "RGB":
         raise ZssError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP towers expect 'RGB'")
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
@@ -67,6 +70,9 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "ViT-B-16"
     # A tag of open_clip (downloaded once), a file, or "" for random weights.
     cfg.MODEL.CLIP.PRETRAINED = "openai"
+    # What becomes of the last block's patch tokens: "tokens" (its output), "value" (its value
+    # projection only, as MaskCLIP proposes), "value_residual" (that, the residual and the MLP).
+    cfg.MODEL.CLIP.DENSE_TOKENS = "tokens"
     # Sentences that a class name is put into; their embeddings are averaged per class.
     cfg.MODEL.CLIP.TEMPLATES = ["a photo of a {}."]
 

@@ -13,8 +13,10 @@ def clip():
     return open_clip.create_model("zss-tiny").eval().requires_grad_(False)
 
 
-def encoder(clip, prompts: int) -> ImageEncoder:
-    return ImageEncoder(clip.visual, prompt_length=prompts, prompt_dropout=0.0).eval()
+def encoder(clip, prompts: int, dense_tokens: str = "tokens") -> ImageEncoder:
+    return ImageEncoder(
+        clip.visual, prompt_length=prompts, prompt_dropout=0.0, dense_tokens=dense_tokens
+    ).eval()
 
 
 def test_cls_token_equals_open_clip_at_the_native_size(clip):
@@ -76,3 +78,20 @@ def test_only_prompts_get_gradients_and_the_tower_stays_in_eval_mode(clip):
 
 def test_without_prompts_nothing_is_kept_for_backward(clip):
     assert not encoder(clip, 0).train()(torch.randn(1, 3, 64, 64)).dense.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["value", "value_residual"])
+def test_value_tokens_equal_attention_of_each_token_to_itself(clip, kind):
+    """Reference: the last block on each token as a sequence of length one, softmax of one score."""
+    images = torch.randn(1, 3, 48, 64)
+    model = encoder(clip, 0, kind)
+    tokens, grid = model._embed(images)
+    *blocks, last = clip.visual.transformer.resblocks
+    for block in blocks:
+        tokens = block(tokens)
+    alone = tokens[0, 1:, None]  # (N, 1, C)
+    expected = last(alone) if kind == "value_residual" else last.attention(last.ln_1(alone))
+    expected = clip.visual.ln_post(expected[:, 0]) @ clip.visual.proj
+    features = model(images)
+    torch.testing.assert_close(features.dense[0].flatten(1).T, expected)
+    torch.testing.assert_close(features.cls, encoder(clip, 0)(images).cls)

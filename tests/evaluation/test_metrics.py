@@ -78,3 +78,13 @@ def test_harmonic_mean():
     assert harmonic_mean(0.9, 0.45) == pytest.approx(0.6)
     assert harmonic_mean(0.0, 0.0) == 0.0
     assert np.isnan(harmonic_mean(float("nan"), 0.5))
+
+
+def test_unseen_things_and_stuff_are_told_apart_where_the_spec_does():
+    names = ("dog", "cat", "cow", "sky", "sea")
+    confusion = np.diag([4, 3, 2, 1, 1])
+    confusion[0, 1] = 3  # half of cat is taken for dog
+    metrics = summarize(confusion, names, ["cat", "cow", "sea"], ["dog", "cat", "cow"])
+    assert metrics["mIoU-U-things"] == 75  # cat 50, cow 100
+    assert metrics["mIoU-U-stuff"] == 100
+    assert "mIoU-U-things" not in summarize(confusion, names, ["cat", "cow", "sea"])

@@ -30,7 +30,12 @@ class ClipTowers(NamedTuple):
 
 
 def build_clip_towers(
-    name: str, pretrained: str, *, prompt_length: int = 0, prompt_dropout: float = 0.0
+    name: str,
+    pretrained: str,
+    *,
+    prompt_length: int = 0,
+    prompt_dropout: float = 0.0,
+    dense_tokens: str = "tokens",
 ) -> ClipTowers:
     """Build the towers of an open_clip model; their own weights are frozen.
 
@@ -39,6 +44,7 @@ def build_clip_towers(
         pretrained: tag of open_clip, path of a weights file, or "" for random weights.
         prompt_length: learnable visual tokens per layer, see `ImageEncoder`.
         prompt_dropout: dropout on them.
+        dense_tokens: "tokens", "value" or "value_residual", see `ImageEncoder`.
 
     Raises:
         ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit.
@@ -50,9 +56,20 @@ def build_clip_towers(
             "use for example 'ViT-B-16' or 'ViT-L-14'"
         )
     clip.requires_grad_(False).eval()
+    image = ImageEncoder(
+        clip.visual,
+        prompt_length=prompt_length,
+        prompt_dropout=prompt_dropout,
+        dense_tokens=dense_tokens,
+    )
+    return assemble_towers(clip, image, name)
+
+
+def assemble_towers(clip: open_clip.CLIP, image: ImageEncoder, name: str) -> ClipTowers:
+    """Make the towers of a CLIP that exists already, with an image tower over its ViT."""
     preprocess = open_clip.get_model_preprocess_cfg(clip)
     return ClipTowers(
-        image=ImageEncoder(clip.visual, prompt_length=prompt_length, prompt_dropout=prompt_dropout),
+        image=image,
         text=TextEncoder(clip, open_clip.get_tokenizer(name)),
         pixel_mean=tuple(255 * value for value in preprocess["mean"]),
         pixel_std=tuple(255 * value for value in preprocess["std"]),

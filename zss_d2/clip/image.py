@@ -38,6 +38,29 @@ def resize_position_embedding(
     return torch.cat([cls, grid[0].flatten(1).T])
 
 
+def value_tokens(block: nn.Module, tokens: Tensor, residual: bool) -> Tensor:
+    """Let every token attend to itself only: a block's attention without queries and keys.
+
+    Attention mixes what is far apart, which image-level training asks for and dense prediction does
+    not (MaskCLIP, arXiv 2112.01071, section 3.2).
+
+    Args:
+        block: a residual attention block of open_clip.
+        tokens: its input (B, N, C).
+        residual: add the input and go on through the MLP, as the block does.
+
+    Returns:
+        (B, N, C).
+    """
+    attention = block.attn
+    weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
+    values = attention.out_proj(F.linear(block.ln_1(tokens), weight, bias))
+    if not residual:
+        return values
+    tokens = tokens + block.ls_1(values)
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
 class VisualPrompts(nn.Module):
     """A set of learnable tokens for every transformer layer (VPT-deep, arXiv 2203.12119).
 
@@ -75,23 +98,33 @@ class ImageEncoder(nn.Module):
     backward pass.
     """
 
-    def __init__(self, visual: VisionTransformer, *, prompt_length: int, prompt_dropout: float):
+    def __init__(
+        self,
+        visual: VisionTransformer,
+        *,
+        prompt_length: int,
+        prompt_dropout: float,
+        dense_tokens: str = "tokens",
+    ):
+        """
+        Args:
+            visual: the tower, frozen by the caller.
+            prompt_length: learnable tokens per layer, 0 for none.
+            prompt_dropout: dropout on them.
+            dense_tokens: "tokens", the output of the last block; "value", its value projection
+                only; "value_residual", that with residual and MLP. See `value_tokens`.
+        """
         super().__init__()
         self.visual = visual
+        self.dense_tokens = dense_tokens
         self.patch_size: tuple[int, int] = tuple(visual.patch_size)
         self.embed_dim: int = visual.output_dim
-        blocks = visual.transformer.resblocks
-        self.prompts = (
-            VisualPrompts(
-                len(blocks),
-                prompt_length,
-                visual.transformer.width,
-                self.patch_size,
-                prompt_dropout,
+        self.prompts: VisualPrompts | None = None
+        if prompt_length > 0:
+            layers, width = visual.transformer.layers, visual.transformer.width
+            self.prompts = VisualPrompts(
+                layers, prompt_length, width, self.patch_size, prompt_dropout
             )
-            if prompt_length > 0
-            else None
-        )
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """As usual, but the frozen tower stays in evaluation mode."""
@@ -106,10 +139,15 @@ class ImageEncoder(nn.Module):
             for index, block in enumerate(self.visual.transformer.resblocks):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
-                tokens = block(tokens)
-            tokens = self.visual.ln_post(tokens) @ self.visual.proj  # (B, 1 + P + N, C)
-        dense = tokens[:, -grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
-        return ImageFeatures(cls=tokens[:, 0], dense=dense)
+                before, tokens = tokens, block(tokens)  # (B, 1 + P + N, C)
+            cls, patches = tokens[:, :1], slice(-grid[0] * grid[1], None)
+            if self.dense_tokens == "tokens":
+                dense = tokens[:, patches]
+            else:
+                residual = self.dense_tokens == "value_residual"
+                dense = value_tokens(block, before[:, patches], residual)
+            joint = self.visual.ln_post(torch.cat([cls, dense], dim=1)) @ self.visual.proj
+        return ImageFeatures(cls=joint[:, 0], dense=joint[:, 1:].transpose(1, 2).unflatten(2, grid))
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         visual = self.visual

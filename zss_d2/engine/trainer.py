@@ -84,18 +84,24 @@ class ZeroShotTrainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None, *, checkpoint: str = ""
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Any = None,
+        *,
+        checkpoint: str = "",
+        iteration: int | None = None,
     ) -> OrderedDict:
         """Evaluate on every set of ``DATASETS.TEST`` and write ``OUTPUT_DIR/results.json``.
 
         Args:
-            checkpoint: file that the weights come from; found by itself during training.
+            checkpoint, iteration: file that the weights come from and how long they were trained;
+                found by themselves during training.
         """
         results = super().test(cfg, model, evaluators)
         names = cfg.DATASETS.TEST
         if names and comm.is_main_process():
             by_name = dict(results) if len(names) > 1 else {names[0]: results}
-            iteration = None
             if has_event_storage():
                 # The storage counts from 0 within the loop and is one further after it.
                 iteration = min(get_event_storage().iter + 1, cfg.SOLVER.MAX_ITER)
@@ -132,9 +138,10 @@ def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
     checkpointer = ZeroShotCheckpointer(model, cfg.OUTPUT_DIR)
     resume = resume and checkpointer.has_checkpoint()
     checkpoint = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
-    if not checkpoint:
+    if not checkpoint and any(p.requires_grad for p in model.parameters()):
         logging.getLogger(__name__).warning(
             "MODEL.WEIGHTS is empty: evaluating a model without trained weights"
         )
-    checkpointer.load(checkpoint, checkpointables=[])
-    return ZeroShotTrainer.test(cfg, model, checkpoint=checkpoint)
+    extra = checkpointer.load(checkpoint, checkpointables=[])
+    iteration = extra["iteration"] + 1 if "iteration" in extra else None
+    return ZeroShotTrainer.test(cfg, model, checkpoint=checkpoint, iteration=iteration)

@@ -30,6 +30,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         super().__init__(dataset_name, distributed, output_dir)
         metadata = MetadataCatalog.get(dataset_name)
         self._unseen_names: Sequence[str] = metadata.unseen_classes
+        self._thing_names: Sequence[str] = metadata.get("thing_classes", ())
         self._confusion = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)
 
     def reset(self) -> None:
@@ -72,7 +73,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
                 return None
         if not confusion.any():
             raise ZssError(f"{self._dataset_name}: no labelled pixel was evaluated")
-        metrics = summarize(confusion, self._class_names, self._unseen_names)
+        metrics = summarize(confusion, self._class_names, self._unseen_names, self._thing_names)
         logger.info("%s\n%s", self._dataset_name, format_table(metrics, self._unseen_names))
         return OrderedDict(sem_seg=metrics)
 
@@ -83,7 +84,8 @@ def format_table(metrics: Mapping[str, float], unseen_names: Sequence[str]) -> s
     def cell(value: float) -> str:
         return "-" if math.isnan(value) else f"{value:.2f}"
 
-    keys = ("pAcc", "mIoU", "mIoU-S", "mIoU-U", "hIoU")
+    keys = ("pAcc", "mIoU", "mIoU-S", "mIoU-U", "hIoU", "mIoU-U-things", "mIoU-U-stuff")
+    keys = [key for key in keys if key in metrics]
     summary = tabulate([[cell(metrics[key]) for key in keys]], headers=keys, tablefmt="github")
     prefix = "IoU-"
     classes = [

@@ -73,12 +73,16 @@ def harmonic_mean(seen: float, unseen: float) -> float:
 
 
 def summarize(
-    confusion: np.ndarray, class_names: Sequence[str], unseen_names: Sequence[str]
+    confusion: np.ndarray,
+    class_names: Sequence[str],
+    unseen_names: Sequence[str],
+    thing_names: Sequence[str] = (),
 ) -> dict[str, float]:
     """All metrics in percent.
 
     Keys: those of Detectron2's ``SemSegEvaluator`` (mIoU, fwIoU, mACC, pACC, IoU-<class>,
-    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU.
+    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU; where ``thing_names`` says which classes
+    are things, also mIoU-U-things and mIoU-U-stuff.
     """
     iou, accuracy = class_iou(confusion), class_accuracy(confusion)
     everything = list(range(len(class_names)))
@@ -95,6 +99,11 @@ def summarize(
         "mACC": mean_over_present(accuracy, everything),
         "pACC": pixel_accuracy(confusion),
     }
+    if thing_names:
+        things = [i for i in unseen if class_names[i] in thing_names]
+        stuff = [i for i in unseen if i not in things]
+        metrics["mIoU-U-things"] = mean_over_present(iou, things)
+        metrics["mIoU-U-stuff"] = mean_over_present(iou, stuff)
     metrics |= {f"IoU-{name}": float(iou[i]) for i, name in enumerate(class_names)}
     metrics |= {f"ACC-{name}": float(accuracy[i]) for i, name in enumerate(class_names)}
     return {key: 100 * value for key, value in metrics.items()}

@@ -51,7 +51,7 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
         "detectron2": detectron2.__version__,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if cfg.MODEL.DEVICE != "cpu" else "cpu",
-        "config_sha256": hashlib.sha256(cfg.dump().encode()).hexdigest(),
+        "config_sha256": config_hash(cfg),
         "seed": cfg.SEED,
         "checkpoint": checkpoint,
         "checkpoint_sha256": _file_hash(checkpoint) if checkpoint else None,
@@ -63,6 +63,11 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
             "slide": dict(cfg.TEST.SLIDE) if cfg.TEST.SLIDE.ENABLED else None,
         },
     }
+
+
+def config_hash(cfg: CfgNode) -> str:
+    """SHA-256 of the whole configuration."""
+    return hashlib.sha256(cfg.dump().encode()).hexdigest()
 
 
 def _file_hash(path: str) -> str:

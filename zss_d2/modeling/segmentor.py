@@ -76,7 +76,7 @@ class ZeroShotSegmentor(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD or pixel_std,
             "classes": metadata.stuff_classes,
             "train_classes": metadata.seen_classes if inductive else metadata.stuff_classes,
-            "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "ignore_label": metadata.ignore_label,
             "slide_crop": cfg.TEST.SLIDE.CROP if sliding else None,
             "slide_stride": cfg.TEST.SLIDE.STRIDE if sliding else None,
         }
@@ -103,12 +103,16 @@ class ZeroShotSegmentor(nn.Module):
             return self.losses(images, self._targets(batched_inputs))
         return [{"sem_seg": self._segment(x)} for x in batched_inputs]
 
+    def activate(self, logits: Tensor) -> Tensor:
+        """Logits (B, K, H, W) -> scores in 0..1; by default every class is its own yes-or-no."""
+        return logits.sigmoid()
+
     def scores(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised, unpadded images (B, 3, H, W) -> scores (B, K, H, W) in 0..1."""
         logits = self.class_logits(self._pad(list(images)), class_names)
         height, width = images.shape[-2:]
         padded = [side + -side % self.size_divisibility for side in (height, width)]
-        return self.upsample(logits, padded)[..., :height, :width].sigmoid()
+        return self.activate(self.upsample(logits, padded)[..., :height, :width])
 
     @staticmethod
     def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:

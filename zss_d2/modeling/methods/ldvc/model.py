@@ -9,65 +9,38 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from zss_d2.clip import ImageEncoder, TextEncoder, build_clip_towers
+from zss_d2.modeling.clip_segmentor import ClipSegmentor
 from zss_d2.modeling.losses import NELLoss
 from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
 from zss_d2.modeling.relation_descriptor import RelationDescriptor
-from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 
 @META_ARCH_REGISTRY.register()
-class LDVC(ZeroShotSegmentor):
-    """Visual tokens are updated toward class embeddings, which stay fixed as anchors.
-
-    ``forward`` and its inputs are those of `ZeroShotSegmentor`.
-    """
+class LDVC(ClipSegmentor):
+    """Visual tokens are updated toward class embeddings, which stay fixed as anchors."""
 
     @configurable
     def __init__(
-        self,
-        *,
-        image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        templates: Sequence[str],
-        descriptor: RelationDescriptor,
-        decoder: nn.Module,
-        criterion: nn.Module,
-        **contract: Any,
+        self, *, descriptor: nn.Module, decoder: nn.Module, criterion: nn.Module, **parts: Any
     ):
         """
         Args:
-            image_encoder: images -> CLS token and dense tokens (C channels).
-            text_encoder: class names -> unit-norm embeddings T (K, C).
-            templates: sentences with one ``{}`` for the class name.
-            descriptor: text adapter, (T, V_g) -> T_new (B, K, C).
-            decoder: (V_l, T_new) -> logits (B, K, h, w).
-            criterion: (logits, targets) -> dict of loss scalars.
-            contract: arguments of `ZeroShotSegmentor`.
+            descriptor: text adapter, embeddings T (K, C) and CLS V_g (B, C) -> T_new (B, K, C).
+            decoder: dense tokens V_l (B, C, h, w) and T_new -> logits (B, K, h, w).
+            criterion: logits (B, K, H, W) and targets (B, H, W) -> dict of loss scalars.
+            parts: arguments of `ClipSegmentor`.
         """
-        super().__init__(**contract)
-        self.image_encoder = image_encoder
-        self.text_encoder = text_encoder
-        self.templates = tuple(templates)
+        super().__init__(**parts)
         self.descriptor = descriptor
         self.decoder = decoder
         self.criterion = criterion
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        towers = build_clip_towers(
-            cfg.MODEL.CLIP.NAME,
-            cfg.MODEL.CLIP.PRETRAINED,
-            prompt_length=cfg.MODEL.VISUAL_PROMPTS.LENGTH,
-            prompt_dropout=cfg.MODEL.VISUAL_PROMPTS.DROPOUT,
-        )
-        dim = towers.image.embed_dim
+        parts = super().from_config(cfg)
+        dim = parts["image_encoder"].embed_dim
         return {
-            **cls.contract_from_config(cfg, towers.pixel_mean, towers.pixel_std),
-            "size_divisibility": towers.image.patch_size[0],
-            "image_encoder": towers.image,
-            "text_encoder": towers.text,
-            "templates": cfg.MODEL.CLIP.TEMPLATES,
+            **parts,
             "descriptor": RelationDescriptor(dim),
             "decoder": LocalConsensusDecoder(
                 dim=dim,
@@ -85,13 +58,12 @@ class LDVC(ZeroShotSegmentor):
                 focal_alpha=cfg.MODEL.LOSS.FOCAL_ALPHA,
                 focal_gamma=cfg.MODEL.LOSS.FOCAL_GAMMA,
                 dice_weight=cfg.MODEL.LOSS.DICE_WEIGHT,
-                ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+                ignore_label=parts["ignore_label"],
             ),
         }
 
     def class_logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
-        features = self.image_encoder(images)
-        text = self.text_encoder.classifier(class_names, self.templates)
+        features, text = self.encode(images, class_names)
         return self.decoder(features.dense, self.descriptor(text, features.cls))
 
     def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,58 @@
+"""What the methods share that keep both CLIP towers at test time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from zss_d2.clip import ImageEncoder, ImageFeatures, TextEncoder, build_clip_towers
+from zss_d2.modeling.segmentor import ZeroShotSegmentor
+
+
+class ClipSegmentor(ZeroShotSegmentor):
+    """`ZeroShotSegmentor` with both towers. A method extends `from_config` with its own parts."""
+
+    def __init__(
+        self,
+        *,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        templates: Sequence[str],
+        **contract: Any,
+    ):
+        """
+        Args:
+            image_encoder: images -> CLS token and dense tokens (C channels).
+            text_encoder: class names -> unit-norm embeddings (K, C).
+            templates: sentences with one ``{}`` for the class name.
+            contract: arguments of `ZeroShotSegmentor`.
+        """
+        super().__init__(**contract)
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.templates = tuple(templates)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        towers = build_clip_towers(
+            cfg.MODEL.CLIP.NAME,
+            cfg.MODEL.CLIP.PRETRAINED,
+            prompt_length=cfg.MODEL.VISUAL_PROMPTS.LENGTH,
+            prompt_dropout=cfg.MODEL.VISUAL_PROMPTS.DROPOUT,
+            dense_tokens=cfg.MODEL.CLIP.DENSE_TOKENS,
+        )
+        return {
+            **cls.contract_from_config(cfg, towers.pixel_mean, towers.pixel_std),
+            "size_divisibility": towers.image.patch_size[0],
+            "image_encoder": towers.image,
+            "text_encoder": towers.text,
+            "templates": cfg.MODEL.CLIP.TEMPLATES,
+        }
+
+    def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
+        """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
+        text = self.text_encoder.classifier(class_names, self.templates)
+        return self.image_encoder(images), text
