@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["zss_d2", "zss_d2.*"]),
-    package_data={"zss_d2": ["**/*.json", "**/*.yaml"]},
+    package_data={"zss_d2": ["**/*.json", "**/*.yaml", "**/*.safetensors", "**/*.md"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
@@ -27,6 +27,8 @@ setup(
         "opencv-python>=4.10",
         "pillow>=10.3",
         "pyyaml>=6.0.1",
+        "safetensors>=0.4",
+        "scipy>=1.11",
         "tabulate>=0.9",
         "tqdm>=4.66",
     ],

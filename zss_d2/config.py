@@ -17,6 +17,8 @@ from zss_d2.errors import ZssError
 _METHODS = Path(__file__).parent / "modeling" / "methods"
 
 SETTINGS = ("inductive", "supervised")
+TRAIN_IMAGES = ("all", "without_unseen")
+PREDICTIONS = ("none", "png", "json")
 DENSE_TOKENS = ("tokens", "value", "value_residual")
 
 
@@ -32,7 +34,9 @@ def validate_config(cfg: CN) -> None:
     """Raise `ZssError` for values that are legal yaml but can only be mistakes."""
     for key, value, known in (
         ("ZERO_SHOT.SETTING", cfg.ZERO_SHOT.SETTING, SETTINGS),
+        ("ZERO_SHOT.TRAIN_IMAGES", cfg.ZERO_SHOT.TRAIN_IMAGES, TRAIN_IMAGES),
         ("MODEL.CLIP.DENSE_TOKENS", cfg.MODEL.CLIP.DENSE_TOKENS, DENSE_TOKENS),
+        ("TEST.PREDICTIONS", cfg.TEST.PREDICTIONS, PREDICTIONS),
     ):
         if value not in known:
             raise ZssError(f"{key} is {value!r}; use one of {', '.join(known)}")
@@ -40,6 +44,16 @@ def validate_config(cfg: CN) -> None:
         raise ZssError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP towers expect 'RGB'")
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
         raise ZssError(f"INPUT.CROP.TYPE is {cfg.INPUT.CROP.TYPE!r}; use 'absolute' (px)")
+    for key, value, least in (
+        ("TEST.SLIDE.CROP", cfg.TEST.SLIDE.CROP, 1),
+        ("TEST.SLIDE.STRIDE", cfg.TEST.SLIDE.STRIDE, 1),
+        ("TEST.SLIDE.BATCH", cfg.TEST.SLIDE.BATCH, 1),
+        ("TEST.MAX_SCORES_MIB", cfg.TEST.MAX_SCORES_MIB, 0),
+    ):
+        if value < least:
+            raise ZssError(f"{key} is {value}; use {least} or more")
+    if not cfg.TEST.SCALES or min(cfg.TEST.SCALES) <= 0:
+        raise ZssError(f"TEST.SCALES is {tuple(cfg.TEST.SCALES)}; name factors above 0")
 
 
 def _add_data_config(cfg: CN) -> None:
@@ -47,6 +61,13 @@ def _add_data_config(cfg: CN) -> None:
     # inductive: labels and names of unseen classes are hidden during training.
     # supervised: every class is trained (upper bound).
     cfg.ZERO_SHOT.SETTING = "inductive"
+    # Which training images are used. all: every one, their unseen pixels are ignored.
+    # without_unseen: only images that show no unseen class at all, as some of the literature does.
+    cfg.ZERO_SHOT.TRAIN_IMAGES = "all"
+
+    # Descriptions (yaml, see datasets/README.md) of data sets of one's own; paths relative to the
+    # working directory. They are registered as zss_<name>_<split>.
+    cfg.DATASETS.CUSTOM = ()
 
     cfg.INPUT.FORMAT = "RGB"
     # (long, short) edge in px of the box that a training image is fitted into, keeping its aspect,
@@ -107,3 +128,22 @@ def _add_test_config(cfg: CN) -> None:
     # Window side and step in px of the resized image.
     cfg.TEST.SLIDE.CROP = 512
     cfg.TEST.SLIDE.STRIDE = 426
+    # Windows that go through the network at once; more need more memory.
+    cfg.TEST.SLIDE.BATCH = 1
+    # Average with the scores of the mirrored image.
+    cfg.TEST.FLIP = False
+    # Factors on the size of the resized image; the scores at all of them are averaged.
+    cfg.TEST.SCALES = (1.0,)
+    # Subtracted from the scores (0..1) of the classes that the model was trained on, to make up for
+    # their advantage. ZegCLIP's released code uses 0.1.
+    cfg.TEST.SEEN_BIAS = 0.0
+    # Score maps (K, height, width) of more MiB than this are never built: the model gives the
+    # labels alone. Scores at the size the network sees are still held for TEST.SCALES, or where
+    # that size is not the photo's.
+    cfg.TEST.MAX_SCORES_MIB = 1024
+    # Write the predicted labels, in the raw ids of the data set, below OUTPUT_DIR/predictions:
+    # "png" (an image each), "json" (Detectron2's sem_seg_predictions.json) or "none".
+    cfg.TEST.PREDICTIONS = "none"
+    # Keep the confusion matrix of every image, without its zeros (a few KB each), which the report
+    # needs for intervals and for its choice of pictures.
+    cfg.TEST.PER_IMAGE = True

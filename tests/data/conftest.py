@@ -5,21 +5,26 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from zss_d2.data import toy_voc
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "prepare_voc.py"
+SCRIPTS = Path(__file__).parents[2] / "datasets"
+
+
+def load_script(name: str) -> ModuleType:
+    """The module behind ``python datasets/NAME.py``."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def prepare_voc():
-    """The module behind ``python datasets/prepare_voc.py``."""
-    spec = importlib.util.spec_from_file_location("prepare_voc", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("prepare_voc")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.labels import UndefinedLabelError, check_labels, hide_unseen, remap
+from zss_d2.data.labels import (
+    UndefinedLabelError,
+    check_labels,
+    hide_unseen,
+    histogram,
+    remap,
+    remap_histogram,
+)
 
 
 def test_remap_by_hand():
@@ -53,7 +60,9 @@ def test_hide_unseen_by_hand_leaves_its_input_alone():
     assert labels.tolist() == [[0, 15], [19, 255]]
 
 
-@pytest.mark.parametrize(("dtype", "ignore"), [(np.uint8, 255), (np.uint16, 65535)])
+@pytest.mark.parametrize(
+    ("dtype", "ignore"), [(np.uint8, 255), (np.uint16, 65535), (np.int32, 65535)]
+)
 def test_hide_unseen_equals_a_loop_over_pixels(dtype, ignore):
     labels = np.random.default_rng(1).integers(0, 30, (11, 13)).astype(dtype)
     unseen = (3, 7, 28)
@@ -64,6 +73,31 @@ def test_hide_unseen_equals_a_loop_over_pixels(dtype, ignore):
 def test_hide_unseen_without_unseen_classes_changes_nothing():
     labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert hide_unseen(labels, (), 255).tolist() == labels.tolist()
+
+
+def test_the_histogram_by_hand():
+    labels = np.array([[0, 2, 2], [255, 255, 0]], np.uint8)
+    assert histogram(labels, 3, 255).tolist() == [2, 0, 2, 2]
+    assert histogram(np.zeros((1, 1), np.uint16), 3, 255).tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["voc", "coco_stuff", "context59", "context60"])
+def test_histograms_before_and_after_remapping_agree_exactly(name):
+    benchmark = load_benchmark(name)
+    raw = np.random.default_rng(2).choice(list(benchmark.raw_to_train), (40, 50)).astype(np.uint16)
+    number = len(benchmark.classes)
+    after = histogram(remap(raw, benchmark.lut), number, benchmark.ignore_label)
+    before = np.bincount(raw.ravel())
+    assert np.array_equal(
+        remap_histogram(before, benchmark.lut, number, benchmark.ignore_label), after
+    )
+    expected = [0] * number + [0]
+    for value, count in enumerate(before):
+        if count:
+            train = benchmark.raw_to_train[value]
+            expected[-1 if train == benchmark.ignore_label else train] += count
+    assert after.tolist() == expected
+    assert after.sum() == raw.size
 
 
 def test_check_labels_accepts_ids_and_ignore_and_counts_the_rest():

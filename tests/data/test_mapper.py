@@ -237,16 +237,71 @@ def test_resize_draws_its_scale_from_the_range():
     assert 980 < max(heights) <= 1024
 
 
-def test_hue_turns_colours_and_leaves_grey_and_labels():
+@pytest.mark.parametrize("size", [(40, 60), (97, 31), (300, 200)])
+def test_wide_labels_are_resized_as_8_bit_ones(size):
+    labels = np.random.default_rng(0).integers(0, 200, (80, 50)).astype(np.uint8)
+    resize = A.LabelledResize(80, 50, *size)
+    expected = resize.apply_segmentation(labels)
+    assert expected.shape == size
+    wide = resize.apply_segmentation(labels.astype(np.uint16) + 60000)
+    assert np.array_equal(wide.astype(np.int64) - 60000, expected)
+
+
+@pytest.mark.parametrize("limit", [0.4, 0.75, 1.0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_the_fast_crop_makes_the_same_choices(limit, dtype):
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        labels = np.full((60, 80), 255, dtype)
+        for value in range(4):
+            top, left = rng.integers(0, 50, 2)
+            labels[top : top + 25, left : left + 30] = value
+        image = np.zeros((60, 80, 3), np.uint8)
+        windows = []
+        for crop in (A.CategoryCrop, T.RandomCrop_CategoryAreaConstraint):
+            np.random.seed(seed)
+            chosen = crop("absolute", (32, 100), limit, 255).get_transform(image, labels)
+            windows.append((chosen.x0, chosen.y0, chosen.w, chosen.h, np.random.uniform()))
+        assert windows[0] == windows[1]
+
+
+def test_hue_turns_colours_and_leaves_grey():
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], np.uint8)
-    turned = A.HueTransform(120).apply_image(image).astype(int)
+    turned = A.turn_hue(image, 120).astype(int)
     expected = np.array([[[0, 255, 0], [0, 0, 255], [255, 0, 0], [90, 90, 90]]])
     assert np.abs(turned - expected).max() <= 6
-    back = A.HueTransform(-120).apply_image(turned.astype(np.uint8)).astype(int)
+    back = A.turn_hue(turned.astype(np.uint8), -120).astype(int)
     assert np.abs(back - image).max() <= 6
-    labels = np.arange(4).reshape(1, 4)
-    assert A.HueTransform(120).apply_segmentation(labels) is labels
-    assert A.HueTransform(0).apply_image(image).tolist() == image.tolist()
+    assert np.abs(A.turn_hue(image, 0).astype(int) - image).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("operation", "reference"),
+    [
+        (A.brightness, T.RandomBrightness),
+        (A.contrast, T.RandomContrast),
+        (A.saturation, T.RandomSaturation),
+    ],
+)
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 1.5])
+def test_fast_colours_equal_the_slow_ones_of_detectron2(operation, reference, factor):
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    slow = reference(factor, factor).get_transform(image).apply_image(image).astype(float)
+    fast = operation(image, factor)
+    assert fast.dtype == np.uint8
+    # One of them rounds, the other cuts off.
+    assert np.abs(fast - slow).max() <= 1
+
+
+def test_colours_leave_labels_and_the_input_alone():
+    image = np.full((4, 4, 3), (200, 100, 50), np.uint8)
+    before = image.copy()
+    labels = np.arange(16).reshape(4, 4)
+    for operation in (A.brightness, A.contrast, A.saturation, A.turn_hue):
+        transform = A.ColourTransform(operation, 0.7)
+        transform.apply_image(image)
+        assert np.array_equal(image, before)
+        assert transform.apply_segmentation(labels) is labels
 
 
 def test_photometric_distortion_changes_colours_and_nothing_else():

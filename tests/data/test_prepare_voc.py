@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from zss_d2.data import toy_voc
-from zss_d2.data.benchmark import load_benchmark
+from zss_d2.data.benchmark import ids_digest, load_benchmark
 from zss_d2.data.labels import remap
+from zss_d2.data.verify import check_split
 
 
 @pytest.fixture
@@ -196,6 +198,72 @@ def test_check_verifies_without_writing(prepare, datasets):
     status, out, _ = prepare("--check", "--skip-missing")
     assert (status, "train: 10 images checked, 0 problem(s)" in out) == (0, True)
     assert _prepared(datasets) == before
+
+
+def test_check_shows_the_pixels_of_every_class(prepare, datasets):
+    prepare()
+    _, out, _ = prepare("--check", "--skip-missing", "--compare-originals")
+    raw = [np.asarray(Image.open(_mask(datasets, f"toy_val_{i:04d}"))) for i in range(5)]
+    counts = np.bincount(np.concatenate([mask.ravel() for mask in raw]), minlength=256)
+    rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
+    val = rows[next(i for i, row in enumerate(rows) if row[0].startswith("train: 10")) :]
+    pixels = {row[2]: int(row[5]) for row in val if len(row) == 8 and row[5].isdigit()}
+    voc = load_benchmark("voc")
+    expected = {name: counts[i + 1] for i, name in enumerate(voc.classes) if counts[i + 1]}
+    assert pixels == expected | {"(ignored)": counts[0] + counts[255]}
+
+
+def test_check_compares_the_pixels_with_the_originals(prepare, datasets):
+    prepare()
+    path = datasets / "zss/voc/annotations/val/toy_val_0002.png"
+    labels = np.array(Image.open(path))
+    labels[0, 0] = 7
+    Image.fromarray(labels).save(path)
+    assert prepare("--check", "--skip-missing")[0] == 0
+    status, _, err = prepare("--check", "--skip-missing", "--compare-originals")
+    assert status == 2
+    (line,) = _errors(err)
+    assert f"{path}: the pixels per class differ" in line
+
+
+def test_check_compares_the_ids_with_the_list(prepare, datasets):
+    prepare()
+    lists = datasets / "VOC2012/ImageSets/Segmentation"
+    (lists / "few.txt").write_text("toy_val_0000\ntoy_val_0009\n")
+    status, out, _ = prepare("--check", "--val-list", "few")
+    assert status == 0
+    assert "val: 4 (toy_val_0001, toy_val_0002, toy_val_0003, toy_val_0004) are not on" in out
+    assert "val: 1 (toy_val_0009) of the list are not prepared" in out
+    shutil.rmtree(lists)
+    status, out, _ = prepare("--check", "--skip-missing")
+    assert (status, "note: list membership is not checked: " in out) == (0, True)
+
+
+def test_another_id_list_of_the_right_length_is_a_problem(prepare, datasets, monkeypatch):
+    prepare()
+    voc = load_benchmark("voc")
+    published = dataclasses.replace(voc.splits["val"], expected_images=5)
+    train = dataclasses.replace(voc.splits["train"], expected_images=10, ids_sha256="")
+    ours = [f"toy_val_{i:04d}" for i in range(5)]
+    for digest, problems in ((published.ids_sha256, 1), (ids_digest(ours), 0)):
+        val = dataclasses.replace(published, ids_sha256=digest)
+        outcome = check_split(
+            dataclasses.replace(voc, splits={"train": train, "val": val}),
+            val,
+            datasets / "zss/voc",
+        )
+        assert len(outcome.problems) == problems
+        assert all("not those of the published list" in line for line in outcome.problems)
+
+
+def test_a_dry_run_counts_and_writes_nothing(prepare, datasets):
+    status, out, _ = prepare("--dry-run")
+    assert (status, "train: dry run: would prepare 10 in" in out) == (0, True)
+    assert not (datasets / "zss").exists()
+    prepare()
+    assert "would prepare 0 in" in prepare("--dry-run")[1]
+    _mask(datasets, "toy_train_aug_0001").unlink()
+    assert "masks missing in" in prepare("--dry-run")[2]
 
 
 def test_check_compares_the_count_with_the_benchmark(prepare):

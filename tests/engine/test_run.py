@@ -97,3 +97,11 @@ def test_bugs_keep_their_traceback():
 
     with pytest.raises(RuntimeError, match="a bug"):
         run(main, arguments())
+
+
+def test_a_config_runs_no_code(tmp_path):
+    path, mark = tmp_path / "evil.yaml", tmp_path / "mark"
+    path.write_text(f"SEED: !!python/object/apply:pathlib.Path.touch [{mark}]\n")
+    with pytest.raises(ZssError, match="evil.yaml: "):
+        load_config(arguments(config_file=str(path)))
+    assert not mark.exists()

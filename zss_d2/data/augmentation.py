@@ -1,9 +1,10 @@
-"""The two augmentations of the usual segmentation recipe that Detectron2 lacks, and the recipe."""
+"""The augmentations of the usual segmentation recipe that Detectron2 lacks or does slowly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import cv2
 import detectron2.data.transforms as T
 import numpy as np
 from PIL import Image
@@ -28,33 +29,59 @@ class ResizeWithinBox(T.Augmentation):
             self.long_edge / max(height, width), self.short_edge / min(height, width)
         )
         new_height, new_width = (max(1, round(edge * factor)) for edge in (height, width))
-        return T.ResizeTransform(height, width, new_height, new_width, Image.BILINEAR)
+        return LabelledResize(height, width, new_height, new_width, Image.BILINEAR)
 
 
-class RandomHue(T.Augmentation):
-    """Turn the hue of an RGB uint8 image by an angle drawn uniformly from +-``max_degrees``."""
+class LabelledResize(T.ResizeTransform):
+    """Detectron2's resize; labels of more than 8 bit meet the same pixels as those of 8 bit.
 
-    def __init__(self, max_degrees: float):
+    For other types than uint8 its nearest neighbour is half a pixel off.
+    """
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        if segmentation.dtype == np.uint8:
+            return super().apply_segmentation(segmentation)
+        picture = Image.fromarray(segmentation.astype(np.int32))
+        return np.asarray(picture.resize((self.new_w, self.new_h), Image.NEAREST))
+
+
+class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
+    """The same crops as its parent, several times faster: pixels are counted, not sorted."""
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> T.Transform:
+        for _ in range(10 if self.single_category_max_area < 1 else 1):
+            crop = self.crop_aug.get_transform(image)
+            areas = np.bincount(crop.apply_segmentation(sem_seg).ravel())
+            if self.ignored_category is not None:
+                areas[self.ignored_category : self.ignored_category + 1] = 0
+            areas = areas[areas > 0]
+            if len(areas) > 1 and areas.max() < areas.sum() * self.single_category_max_area:
+                break
+        return crop
+
+
+class RandomColour(T.Augmentation):
+    """``operation(image, strength)`` with a strength drawn uniformly from [low, high)."""
+
+    def __init__(
+        self, operation: Callable[[np.ndarray, float], np.ndarray], low: float, high: float
+    ):
         super().__init__()
-        self.max_degrees = max_degrees
+        self.operation, self.low, self.high = operation, low, high
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        return HueTransform(np.random.uniform(-self.max_degrees, self.max_degrees))
+        return ColourTransform(self.operation, np.random.uniform(self.low, self.high))
 
 
-class HueTransform(T.Transform):
-    """Add ``degrees`` to the hue of every pixel; geometry and labels stay as they are."""
+class ColourTransform(T.Transform):
+    """Changes colours by ``operation(image, strength)``; geometry and labels stay as they are."""
 
-    def __init__(self, degrees: float):
+    def __init__(self, operation: Callable[[np.ndarray, float], np.ndarray], strength: float):
         super().__init__()
-        self.degrees = degrees
+        self.operation, self.strength = operation, strength
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        # Pillow stores the full circle of hue in 0..255, so uint8 arithmetic wraps as it should.
-        shift = np.uint8(round(self.degrees / 360 * 256) % 256)
-        hsv = np.array(Image.fromarray(img).convert("HSV"))
-        hsv[..., 0] += shift
-        return np.asarray(Image.fromarray(hsv, mode="HSV").convert("RGB"))
+        return self.operation(img, self.strength)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         return coords
@@ -63,17 +90,47 @@ class HueTransform(T.Transform):
         return segmentation
 
 
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the grey levels of a uint8 image."""
+    return cv2.LUT(image, _table(np.arange(256) * factor))
+
+
+def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the distance of a uint8 image's grey levels to their mean."""
+    mean = np.mean(cv2.mean(image)[:3])
+    return cv2.LUT(image, _table(mean + (np.arange(256) - mean) * factor))
+
+
+def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the distance of an RGB uint8 image to its grey version (ITU-R BT.601 luma)."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+
+
+def turn_hue(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Add an angle to the hue of every pixel of an RGB uint8 image."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    # The full circle of hue is 0..255 there, so uint8 arithmetic wraps as it should.
+    hsv[..., 0] += np.uint8(round(degrees / 360 * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def _table(levels: np.ndarray) -> np.ndarray:
+    return levels.round().clip(0, 255).astype(np.uint8)
+
+
 def photometric_distortion() -> list[T.Augmentation]:
     """Brightness, contrast, saturation and hue, each with probability 0.5, for RGB uint8 images.
 
     The ranges are the customary ones: +-32 of 128 grey levels, factors 0.5 to 1.5, +-36 degrees.
+    Detectron2's own brightness, contrast and saturation are floating point and far slower.
     """
     return [
-        T.RandomApply(augmentation, prob=0.5)
-        for augmentation in (
-            T.RandomBrightness(0.75, 1.25),
-            T.RandomContrast(0.5, 1.5),
-            T.RandomSaturation(0.5, 1.5),
-            RandomHue(36),
+        T.RandomApply(RandomColour(operation, low, high), prob=0.5)
+        for operation, low, high in (
+            (brightness, 0.75, 1.25),
+            (contrast, 0.5, 1.5),
+            (saturation, 0.5, 1.5),
+            (turn_hue, -36, 36),
         )
     ]

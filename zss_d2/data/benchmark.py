@@ -7,10 +7,12 @@ stated there once, by name, and everything else reads them from here.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,19 @@ class Split:
 
     name: str
     folder: str
-    expected_images: int
-    sources: tuple[str, ...]
+    expected_images: int | None
+    sources: tuple[str, ...] = ()
+    ids_sha256: str = ""
+    """Hash of the published id list, see `ids_digest`; empty where none is at hand."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A validated spec. A train id is a position in ``classes`` or ``ignore_label``."""
+    """A validated spec. A train id is a position in ``classes`` or ``ignore_label``.
+
+    ``raw_to_train`` is for the masks as they are usually passed on, ``encodings`` for other
+    editions of the same masks, by name.
+    """
 
     name: str
     title: str
@@ -45,6 +53,9 @@ class Benchmark:
     ignore_label: int
     raw_to_train: Mapping[int, int]
     splits: Mapping[str, Split]
+    things: tuple[str, ...] = ()
+    encodings: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    prepare_script: str = ""
 
     @property
     def seen_ids(self) -> tuple[int, ...]:
@@ -60,14 +71,19 @@ class Benchmark:
 
     @property
     def lut(self) -> np.ndarray:
-        """Raw mask value -> train id, int32, -1 where the spec defines nothing.
+        """`build_lut` of ``raw_to_train``."""
+        return build_lut(self.raw_to_train)
 
-        256 entries where every raw value fits 8 bits, else 65536.
-        """
-        table = np.full(256 if max(self.raw_to_train) < 256 else MAX_LABEL + 1, -1, np.int32)
-        for raw, train in self.raw_to_train.items():
-            table[raw] = train
-        return table
+
+def build_lut(raw_to_train: Mapping[int, int]) -> np.ndarray:
+    """Return the table raw mask value -> train id, int32, -1 where nothing is defined.
+
+    256 entries where every raw value fits 8 bits, else 65536.
+    """
+    table = np.full(256 if max(raw_to_train) < 256 else MAX_LABEL + 1, -1, np.int32)
+    for raw, train in raw_to_train.items():
+        table[raw] = train
+    return table
 
 
 def available_benchmarks() -> tuple[str, ...]:
@@ -113,7 +129,7 @@ def _read_spec(path: Path) -> Benchmark:
         ) from None
     except _DuplicateKey as error:
         raise ZssError(f"{path}: key {error} is given twice in one object; remove one") from None
-    return _Reader(path, data).benchmark()
+    return SpecReader(path, text, data).benchmark()
 
 
 class _DuplicateKey(Exception):
@@ -127,39 +143,56 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-class _Reader:
-    """Turns parsed JSON into a Benchmark; every complaint names the file and the key."""
+class SpecReader:
+    """Turns a parsed spec into a Benchmark; every complaint names the file, line and key."""
 
-    def __init__(self, path: Path, data: Any):
+    def __init__(self, path: Path, text: str, data: Any):
         self.path = path
+        self.text = text
         self.data = data
 
-    def fail(self, key: str, problem: str) -> ZssError:
-        return ZssError(f"{self.path}: key '{key}': {problem}")
+    def fail(self, key: str, problem: str, *words: str) -> ZssError:
+        """Build the complaint about ``key``, at the line where ``words`` stand below it."""
+        line = _line_of(self.text, key.split("."), words)
+        return ZssError(f"{self.path}: line {line}: key '{key}': {problem}")
 
     def benchmark(self) -> Benchmark:
-        optional = {"sources", "synonyms"}
+        optional = {"sources", "synonyms", "things", "encodings", "prepare"}
         required = {"name", "title", "classes", "unseen", "ignore_label", "raw_to_train", "splits"}
         self.check_keys(self.data, "top level", required, optional)
         classes = self.names("classes")
-        ignore_label = self.integer(self.data["ignore_label"], "ignore_label", MAX_LABEL)
-        if ignore_label < len(classes):
-            raise self.fail(
-                "ignore_label",
-                f"{ignore_label} is the id of class {classes[ignore_label]!r}; "
-                f"choose {len(classes)} or more, usually 255",
-            )
+        ignore_label = self.ignore_label(classes)
+        name = self.identifier(self.data["name"], "name")
+        encodings = self.data.get("encodings", {})
+        if not isinstance(encodings, dict):
+            raise self.fail("encodings", f"must be an object, not {encodings!r:.60}")
         return Benchmark(
-            name=self.identifier(self.data["name"], "name"),
+            name=name,
             title=self.string(self.data["title"], "title"),
             sources=self.strings(self.data.get("sources", []), "sources"),
             classes=classes,
             synonyms=self.synonyms(classes),
             unseen_ids=self.unseen(classes),
             ignore_label=ignore_label,
-            raw_to_train=self.raw_to_train(classes, ignore_label),
+            raw_to_train=self.raw_map(self.data["raw_to_train"], "raw_to_train", classes),
             splits=self.splits(),
+            things=self.things(classes),
+            encodings={
+                self.identifier(key, "encodings"): self.raw_map(given, f"encodings.{key}", classes)
+                for key, given in encodings.items()
+            },
+            prepare_script=self.string(self.data.get("prepare", f"prepare_{name}.py"), "prepare"),
         )
+
+    def ignore_label(self, classes: tuple[str, ...]) -> int:
+        value = self.integer(self.data["ignore_label"], "ignore_label", MAX_LABEL)
+        if value < len(classes):
+            raise self.fail(
+                "ignore_label",
+                f"{value} is the id of class {classes[value]!r}; "
+                f"choose {len(classes)} or more, usually 255",
+            )
+        return value
 
     def check_keys(self, value: Any, where: str, required: set[str], optional: set[str]) -> None:
         if not isinstance(value, dict):
@@ -167,15 +200,16 @@ class _Reader:
         known = sorted(required | optional)
         for key in value:
             if key not in known:
+                near = closest(str(key), known)
                 raise self.fail(
-                    where, f"unknown key {key!r}{closest(key, known)}; known: {', '.join(known)}"
+                    where, f"unknown key {key!r}{near}; known: {', '.join(known)}", str(key)
                 )
         for key in sorted(required - set(value)):
             raise self.fail(where, f"the key {key!r} is missing; add it")
 
     def string(self, value: Any, key: str) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise self.fail(key, f"must be a non-empty string, not {value!r:.60}")
+            raise self.fail(key, f"must be a non-empty string, not {value!r:.60}", str(value))
         return value
 
     def identifier(self, value: Any, key: str) -> str:
@@ -197,7 +231,8 @@ class _Reader:
         names = self.strings(self.data[key], key)
         for name, count in Counter(names).items():
             if count > 1:
-                raise self.fail(key, f"{name!r} is listed {count} times; names must be unique")
+                problem = f"{name!r} is listed {count} times; names must be unique"
+                raise self.fail(key, problem, name, name)
         if not names:
             raise self.fail(key, "the list is empty; name at least one class")
         return names
@@ -207,6 +242,7 @@ class _Reader:
             raise self.fail(
                 key,
                 f"unknown class {name!r}{closest(name, classes)}; use a name listed in 'classes'",
+                name,
             )
         return classes.index(name)
 
@@ -221,21 +257,32 @@ class _Reader:
         self.check_keys(given, "synonyms", set(), set(classes))
         return {name: self.strings(words, f"synonyms.{name}") for name, words in given.items()}
 
-    def raw_to_train(self, classes: tuple[str, ...], ignore_label: int) -> dict[int, int]:
-        key = "raw_to_train"
-        if not isinstance(self.data[key], dict):
-            raise self.fail(key, f"must be an object, not {self.data[key]!r:.60}")
+    def things(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        names = self.names("things") if self.data.get("things") else ()
+        return tuple(classes[i] for i in sorted(self.class_id(n, "things", classes) for n in names))
+
+    def raw_map(self, given: Any, key: str, classes: tuple[str, ...]) -> dict[int, int]:
+        """Validate a map of raw values to train ids, or to class names."""
+        ignore_label = self.data["ignore_label"]
+        if not isinstance(given, dict):
+            raise self.fail(key, f"must be an object, not {given!r:.60}")
         mapping = {}
-        for raw, train in self.data[key].items():
-            if not raw.isascii() or not raw.isdigit() or int(raw) > MAX_LABEL:
-                raise self.fail(key, f"raw value {raw!r} must be an integer in 0..{MAX_LABEL}")
+        for raw, train in given.items():
+            text = str(raw)
+            if not text.isascii() or not text.isdigit() or int(text) > MAX_LABEL:
+                raise self.fail(
+                    key, f"raw value {raw!r} must be an integer in 0..{MAX_LABEL}", text
+                )
+            if isinstance(train, str):
+                train = self.class_id(train, key, classes)
             if type(train) is not int or not (0 <= train < len(classes) or train == ignore_label):
                 raise self.fail(
                     key,
                     f"raw value {raw} is mapped to {train!r:.60}, outside 0..{len(classes) - 1} "
                     f"and not the ignore label {ignore_label}; correct it",
+                    text,
                 )
-            mapping[int(raw)] = train
+            mapping[int(text)] = train
         for i, name in enumerate(classes):
             if i not in mapping.values():
                 raise self.fail(key, f"no raw value maps to {i} ({name!r}); add one")
@@ -248,7 +295,7 @@ class _Reader:
         splits = {}
         for name, entry in given.items():
             key = f"splits.{name}"
-            self.check_keys(entry, key, {"folder", "expected_images"}, {"sources"})
+            self.check_keys(entry, key, {"folder", "expected_images"}, {"sources", "ids_sha256"})
             splits[name] = Split(
                 name=self.identifier(name, "splits"),
                 folder=self.string(entry["folder"], f"{key}.folder"),
@@ -256,5 +303,27 @@ class _Reader:
                     entry["expected_images"], f"{key}.expected_images", 10**9
                 ),
                 sources=self.strings(entry.get("sources", []), f"{key}.sources"),
+                ids_sha256=self.digest(entry.get("ids_sha256", ""), f"{key}.ids_sha256"),
             )
         return splits
+
+    def digest(self, value: Any, key: str) -> str:
+        if value != "" and not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+            raise self.fail(key, f"must be 64 hexadecimal digits, not {value!r:.60}")
+        return value
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Return the SHA-256, in hex, over the sorted ids, each followed by a line break."""
+    return hashlib.sha256("".join(f"{i}\n" for i in sorted(ids)).encode()).hexdigest()
+
+
+def _line_of(text: str, keys: Iterable[str], words: Iterable[str]) -> int:
+    """Return the number of the line that ``keys``, then ``words``, lead to, as far as found."""
+    patterns = [rf'(?m)(?:"{re.escape(key)}"|^[ \t]*{re.escape(key)})\s*:' for key in keys]
+    patterns += [rf"(?<!\w){re.escape(word)}(?!\w)" for word in words]
+    start = end = 0
+    for pattern in patterns:
+        if found := re.compile(pattern).search(text, end):
+            start, end = found.span()
+    return text.count("\n", 0, start) + 1

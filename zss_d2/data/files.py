@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from detectron2.data.detection_utils import read_image
 from PIL import Image
+from scipy.io.matlab import MatReadError
 
 from zss_d2.data.labels import UndefinedLabelError, check_labels
 from zss_d2.errors import ZssError
@@ -57,10 +59,16 @@ def read_mask(path: str | Path) -> np.ndarray:
 
 
 def read_pair(
-    image_path: str | Path, mask_path: str | Path, image_format: str = "RGB"
+    image_path: str | Path,
+    mask_path: str | Path,
+    image_format: str = "RGB",
+    read: Callable[[Path], np.ndarray] = read_mask,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image (H, W, 3) and its mask (H, W); raises ZssError also where sizes disagree."""
-    image, mask = read_photo(image_path, image_format), read_mask(mask_path)
+    """Read an image (H, W, 3) and, by ``read``, its mask (H, W).
+
+    Raises ZssError also where sizes disagree.
+    """
+    image, mask = read_photo(image_path, image_format), read(mask_path)
     if mask.shape != image.shape[:2]:
         raise ZssError(
             f"{mask_path}: the mask is {mask.shape[1]}x{mask.shape[0]} px but its image "
@@ -95,6 +103,58 @@ def image_size(path: str | Path) -> tuple[int, int] | None:
             return image.size
     except _DECODE_ERRORS:
         return None
+
+
+def read_matlab_mask(path: str | Path) -> np.ndarray:
+    """Read the variable ``LabelMap`` (H, W) of a .mat file; raises ZssError naming the file."""
+    try:
+        labels = scipy.io.loadmat(path, variable_names=["LabelMap"])["LabelMap"]
+    except KeyError:
+        raise ZssError(f"{path}: has no variable LabelMap; give PASCAL Context's files") from None
+    except (*_DECODE_ERRORS, TypeError, MatReadError) as error:
+        raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
+    if labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise ZssError(
+            f"{path}: LabelMap is {labels.dtype} with shape {labels.shape}; class ids are needed"
+        )
+    return labels
+
+
+def mask_storage(path: str | Path) -> str:
+    """Say how the file stores its mask: ``palette``, ``16 bit``, or an empty string for 8 bit."""
+    with Image.open(path) as image:
+        mode = image.mode
+    return "palette" if mode == "P" else "16 bit" if mode.startswith("I") else ""
+
+
+def read_id_list(path: Path) -> list[str]:
+    """Read one image id per line; raises ZssError naming the file and the line."""
+    if not path.is_file():
+        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "none"
+        raise ZssError(f"{path}: no such list; lists in that folder: {others}")
+    ids: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if len(name.split()) > 1 or "/" in name or "\\" in name:
+            raise ZssError(f"{path}: line {number}: {name!r} is not an image id; give one per line")
+        if name in ids:
+            raise ZssError(
+                f"{path}: line {number}: {name!r} is also on line {ids[name]}; remove one"
+            )
+        ids[name] = number
+    if not ids:
+        raise ZssError(f"{path}: the list is empty; give one image id per line")
+    return list(ids)
+
+
+def require_folder(path: Path, remedy: str) -> None:
+    """Raise ZssError, with the remedy, unless ``path`` is a folder."""
+    if path.is_file():
+        raise ZssError(f"{path}: this is a file, a folder is needed; {remedy}")
+    if not path.is_dir():
+        raise ZssError(f"{path}: no such folder; {remedy}")
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

@@ -44,8 +44,33 @@ def check_labels(labels: np.ndarray, num_classes: int, ignore_label: int) -> Non
 
 
 def hide_unseen(labels: np.ndarray, unseen_ids: Sequence[int], ignore_label: int) -> np.ndarray:
-    """Return a copy of ``labels`` (H, W) in which pixels of unseen classes are ``ignore_label``."""
-    return np.where(np.isin(labels, unseen_ids), labels.dtype.type(ignore_label), labels)
+    """Return a copy of ``labels`` in which pixels of unseen classes are ``ignore_label``.
+
+    Args:
+        labels: (H, W) ids of any integer type, 0..65535.
+    """
+    table = np.arange(256 if labels.dtype == np.uint8 else 65536).astype(labels.dtype)
+    table[list(unseen_ids)] = ignore_label
+    return table[labels]
+
+
+def histogram(labels: np.ndarray, num_classes: int, ignore_label: int) -> np.ndarray:
+    """Count the pixels of valid ``labels`` (H, W): (K + 1,) int64, the last one ignored."""
+    counts = np.bincount(labels.ravel(), minlength=ignore_label + 1)
+    return np.append(counts[:num_classes], counts[ignore_label])
+
+
+def remap_histogram(
+    raw_counts: np.ndarray, lut: np.ndarray, num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """Return the `histogram` that masks with ``raw_counts`` pixels per raw value get by `remap`.
+
+    Raises UndefinedLabelError as `remap` does.
+    """
+    present = np.flatnonzero(raw_counts)
+    counts = np.zeros(ignore_label + 1, np.int64)
+    np.add.at(counts, remap(present, lut), raw_counts[present])
+    return np.append(counts[:num_classes], counts[ignore_label])
 
 
 def _reject(values: np.ndarray, bad: np.ndarray) -> None:

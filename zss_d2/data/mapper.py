@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
-from zss_d2.data.augmentation import ResizeWithinBox, photometric_distortion
+from zss_d2.data.augmentation import CategoryCrop, ResizeWithinBox, photometric_distortion
 from zss_d2.data.files import read_photo, read_prepared_pair
 from zss_d2.data.labels import hide_unseen
 
@@ -90,8 +90,7 @@ class ZeroShotMapper:
         if self.hide_unseen_labels:
             unseen_ids = [classes.index(name) for name in metadata.unseen_classes]
             labels = hide_unseen(labels, unseen_ids, ignore_label)
-        # Detectron2 resizes 8 bit or floating point; float32 holds every 16-bit label exactly.
-        return image, labels if labels.dtype == np.uint8 else labels.astype(np.float32)
+        return image, labels
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -100,7 +99,7 @@ def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     augmentations = [ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE)]
     if crop.ENABLED:
         augmentations.append(
-            T.RandomCrop_CategoryAreaConstraint(
+            CategoryCrop(
                 "absolute", crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, IGNORED_WHEN_CROPPING
             )
         )

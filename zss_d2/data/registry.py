@@ -12,16 +12,30 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import log_first_n
 
 from zss_d2.data.benchmark import Benchmark, Split, available_benchmarks, load_benchmark
+from zss_d2.data.files import require_folder
 from zss_d2.errors import ZssError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the images and the train-id masks of a split lie, and what to do if they do not."""
+
+    images: Path
+    masks: Path
+    remedy: str
+    ids: tuple[str, ...] | None = None
+    """The images that belong to the split; None: all of the folder."""
 
 
 def datasets_root() -> Path:
@@ -39,6 +53,15 @@ def split_folders(root: Path, split: Split) -> tuple[Path, Path]:
     return root / "images" / split.folder, root / "annotations" / split.folder
 
 
+def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = None) -> Location:
+    """Return the location of a prepared split, by default below DETECTRON2_DATASETS as it is."""
+    return Location(
+        *split_folders(root or prepared_root(benchmark), split),
+        remedy=f"run `python datasets/{benchmark.prepare_script}`, or let DETECTRON2_DATASETS name "
+        f"the folder that holds zss/{benchmark.name}",
+    )
+
+
 def dataset_name(benchmark: Benchmark, split: Split) -> str:
     return f"zss_{benchmark.name}_{split.name}"
 
@@ -52,18 +75,39 @@ def register_all() -> None:
 def register_benchmark(benchmark: Benchmark) -> None:
     """Register the splits of ``benchmark``; doing so again replaces the earlier registration."""
     for split in benchmark.splits.values():
-        name = dataset_name(benchmark, split)
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-        DatasetCatalog.register(name, functools.partial(_load, benchmark, split))
-        _publish_metadata(benchmark, split)
+        register_split(benchmark, split, functools.partial(prepared_location, benchmark, split))
 
 
-def _load(benchmark: Benchmark, split: Split) -> list[dict[str, str]]:
+def register_split(
+    benchmark: Benchmark,
+    split: Split,
+    locate: Callable[[], Location],
+    before_load: Callable[[], object] | None = None,
+) -> None:
+    """Register one split, whose files ``locate`` finds; again replaces.
+
+    ``before_load`` is called whenever the records are about to be listed.
+    """
+    name = dataset_name(benchmark, split)
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, functools.partial(_load, benchmark, split, locate, before_load))
+    _publish_metadata(benchmark, split, locate())
+
+
+def _load(
+    benchmark: Benchmark,
+    split: Split,
+    locate: Callable[[], Location],
+    before_load: Callable[[], object] | None,
+) -> list[dict[str, str]]:
     # The environment may have changed since registration, and with it the folders.
-    _publish_metadata(benchmark, split)
-    records = load_records(benchmark, split, prepared_root(benchmark))
-    if len(records) != split.expected_images:
+    location = locate()
+    _publish_metadata(benchmark, split, location)
+    if before_load is not None:
+        before_load()
+    records = load_records(location, dataset_name(benchmark, split))
+    if split.expected_images not in (None, len(records)):
         log_first_n(
             logging.WARNING,
             f"{dataset_name(benchmark, split)} holds {len(records)} images, the benchmark "
@@ -73,18 +117,18 @@ def _load(benchmark: Benchmark, split: Split) -> list[dict[str, str]]:
     return records
 
 
-def _publish_metadata(benchmark: Benchmark, split: Split) -> None:
+def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) -> None:
     name = dataset_name(benchmark, split)
-    image_root, sem_seg_root = split_folders(prepared_root(benchmark), split)
     facts = {
         "stuff_classes": list(benchmark.classes),
         "seen_classes": list(benchmark.seen_names),
         "unseen_classes": list(benchmark.unseen_names),
+        "thing_classes": list(benchmark.things),
         "ignore_label": benchmark.ignore_label,
         "evaluator_type": "sem_seg",
         "benchmark": benchmark.name,
-        "image_root": str(image_root),
-        "sem_seg_root": str(sem_seg_root),
+        "image_root": str(location.images),
+        "sem_seg_root": str(location.masks),
     }
     if name in MetadataCatalog.list():
         known = MetadataCatalog.get(name)
@@ -95,48 +139,39 @@ def _publish_metadata(benchmark: Benchmark, split: Split) -> None:
     MetadataCatalog.get(name).set(**facts)
 
 
-def load_records(benchmark: Benchmark, split: Split, root: Path) -> list[dict[str, str]]:
-    """Pair the images and masks of a prepared split.
-
-    Args:
-        root: the folder that holds ``images`` and ``annotations``.
+def load_records(location: Location, name: str) -> list[dict[str, str]]:
+    """Pair the images and masks of a split.
 
     Returns:
-        Records sorted by id: ``file_name``, ``sem_seg_file_name``, ``image_id``, ``dataset_name``.
+        Records sorted by id: ``file_name``, ``sem_seg_file_name``, ``image_id``, ``dataset_name``
+        (``name``).
 
     Raises:
         ZssError: a folder is missing or empty, or an image or a mask lacks its partner.
     """
-    remedy = (
-        f"run `python datasets/prepare_{benchmark.name}.py`, or let DETECTRON2_DATASETS name the "
-        f"folder that holds zss/{benchmark.name}"
-    )
-    image_root, mask_root = split_folders(root, split)
-    for folder in (image_root, mask_root):
-        if not folder.is_dir():
-            raise ZssError(f"{folder}: no such folder; {remedy}")
-    images = files_by_id(image_root, IMAGE_SUFFIXES)
-    masks = files_by_id(mask_root, MASK_SUFFIXES)
+    remedy = location.remedy
+    for folder in (location.images, location.masks):
+        require_folder(folder, remedy)
+    images = files_by_id(location.images, IMAGE_SUFFIXES)
+    masks = files_by_id(location.masks, MASK_SUFFIXES)
     if not images:
-        raise ZssError(f"{image_root}: the folder holds no image; {remedy}")
-    without_mask = sorted(images.keys() - masks.keys())
-    if without_mask:
-        raise ZssError(f"{mask_root}: no mask for {summarise(without_mask)}; {remedy}")
-    without_image = sorted(masks.keys() - images.keys())
-    if without_image:
+        raise ZssError(f"{location.images}: the folder holds no image; {remedy}")
+    wanted = images.keys() | masks.keys() if location.ids is None else set(location.ids)
+    if without_mask := sorted(wanted - masks.keys()):
+        raise ZssError(f"{location.masks}: no mask for {summarise(without_mask)}; {remedy}")
+    if without_image := sorted(wanted - images.keys()):
         raise ZssError(
-            f"{image_root}: no image, or a link to a file that is gone, for "
+            f"{location.images}: no image, or a link to a file that is gone, for "
             f"{summarise(without_image)}; {remedy}"
         )
-    name = dataset_name(benchmark, split)
     return [
         {
-            "file_name": str(images[image_id]),
-            "sem_seg_file_name": str(masks[image_id]),
+            "file_name": images[image_id],
+            "sem_seg_file_name": masks[image_id],
             "image_id": image_id,
             "dataset_name": name,
         }
-        for image_id in sorted(images)
+        for image_id in sorted(wanted)
     ]
 
 
@@ -146,8 +181,23 @@ def summarise(names: list[str], shown: int = 5) -> str:
     return f"{len(names)} ({', '.join(names[:shown])}{more})"
 
 
-def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Return {stem: path} of the files in ``folder`` that have such a suffix and can be opened."""
+def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Return {stem: path} of the files in ``folder`` that have such a suffix and can be opened.
+
+    Strings, not paths: a hundred thousand of them are listed when training starts.
+
+    Raises ZssError if two files share a stem.
+    """
+    files: dict[str, str] = {}
     with os.scandir(folder) as entries:
-        paths = [Path(entry.path) for entry in entries if entry.is_file()]
-    return {path.stem: path for path in paths if path.suffix.lower() in suffixes}
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() not in suffixes or not entry.is_file():
+                continue
+            if stem in files:
+                other = os.path.basename(files[stem])
+                raise ZssError(
+                    f"{folder}: {entry.name} and {other} have the same id {stem!r}; remove one"
+                )
+            files[stem] = entry.path
+    return files

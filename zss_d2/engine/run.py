@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import launch
 
 from zss_d2.config import add_zss_config, validate_config
+from zss_d2.data.custom import register_custom
 from zss_d2.errors import ZssError, user_message
 
 
@@ -26,9 +29,12 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     if args.config_file:
         if not os.path.isfile(args.config_file):
             raise ZssError(f"config file {args.config_file} does not exist; see configs/")
-        _merge(cfg.merge_from_file, args.config_file, args.config_file)
+        # Upstream's default would run python code that a yaml file names.
+        merge = functools.partial(cfg.merge_from_file, allow_unsafe=False)
+        _merge(merge, args.config_file, args.config_file)
     _merge(cfg.merge_from_list, args.opts, "command line")
     validate_config(cfg)
+    register_custom(cfg.DATASETS.CUSTOM)
     cfg.freeze()
     return cfg
 
@@ -84,7 +90,11 @@ def run(main: Callable[[CfgNode, argparse.Namespace], object], args: argparse.Na
 def _start(
     main: Callable[[CfgNode, argparse.Namespace], object], cfg: CfgNode, args: argparse.Namespace
 ) -> None:
-    """One process of the run; processes on a CPU share its cores instead of fighting for them."""
+    """One process of the run; processes on a CPU share its cores instead of fighting for them.
+
+    A spawned process starts with the built-in data sets only, so the custom ones are registered.
+    """
+    register_custom(cfg.DATASETS.CUSTOM)
     if args.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
         torch.set_num_threads(max(1, cpu_cores() // args.num_gpus))
     main(cfg, args)
@@ -93,6 +103,6 @@ def _start(
 def _merge(merge: Callable, source: object, name: str) -> None:
     try:
         merge(source)
-    except (KeyError, ValueError, AssertionError) as error:
-        reason = error.args[0] if error.args else type(error).__name__
+    except (KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
         raise ZssError(f"{name}: {reason}") from error

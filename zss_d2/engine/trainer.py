@@ -10,19 +10,20 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from zss_d2.data.loader import build_train_loader
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.engine import optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
-from zss_d2.evaluation.results import collect_provenance
+from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
 
 
 class ZeroShotTrainer(DefaultTrainer):
@@ -71,7 +72,7 @@ class ZeroShotTrainer(DefaultTrainer):
                 f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {workers} processes "
                 "cannot share evenly; give a multiple"
             )
-        return build_detection_train_loader(cfg, mapper=ZeroShotMapper(cfg, is_train=True))
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -80,7 +81,13 @@ class ZeroShotTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ZeroShotSemSegEvaluator:
-        return ZeroShotSemSegEvaluator(dataset_name)
+        return ZeroShotSemSegEvaluator(
+            dataset_name,
+            output_dir=cfg.OUTPUT_DIR,
+            protocol=describe_protocol(protocol_of(cfg)),
+            per_image=cfg.TEST.PER_IMAGE,
+            predictions=cfg.TEST.PREDICTIONS,
+        )
 
     @classmethod
     def test(

@@ -1,0 +1,177 @@
+"""``python -m zss_d2.data.check``: every corruption gets its message before training starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from zss_d2.data import check, toy_custom
+from zss_d2.data.benchmark import load_benchmark
+from zss_d2.data.toy_voc import voc_palette
+
+
+@pytest.fixture
+def yard(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    return toy_custom.generate(tmp_path / "yard")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command; gives (exit status, output, lines that begin with ``error: ``)."""
+
+    def call(*arguments: str) -> tuple[int, str, list[str]]:
+        capsys.readouterr()
+        status = check.main(["--workers", "1", *(str(argument) for argument in arguments)])
+        out, err = capsys.readouterr()
+        return status, out, [line for line in err.splitlines() if line.startswith("error: ")]
+
+    return call
+
+
+def mask_of(yard: Path, name: str = "yard_1") -> Path:
+    return yard.parent / "masks" / f"{name}.png"
+
+
+def damage(yard: Path, kind: str) -> None:
+    path = mask_of(yard)
+    labels = np.array(Image.open(path))
+    if kind == "wrong size":
+        Image.fromarray(labels[:50]).save(path)
+    elif kind == "value out of range":
+        labels[0, :7] = 4
+        Image.fromarray(labels).save(path)
+    elif kind == "16 bit":
+        labels = labels.astype(np.uint16)
+        labels[0, :2] = 300
+        Image.fromarray(labels).save(path)
+    elif kind == "colours":
+        Image.fromarray(np.stack([labels] * 3, axis=-1)).save(path)
+    elif kind == "missing pair":
+        path.unlink()
+    elif kind == "duplicate id":
+        (yard.parent / "train.txt").write_text("yard_0\nyard_1\nyard_0\n")
+    elif kind == "two images with one id":
+        (yard.parent / "photos" / "yard_1.jpg").write_bytes(b"")
+    elif kind == "empty":
+        for image in (yard.parent / "photos").iterdir():
+            image.unlink()
+    elif kind == "unreadable":
+        path.write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("wrong size", "yard_1.png: the mask is 96x50 px but its image"),
+        ("value out of range", "yard_1.png: value 4 (7 pixels) outside 0..3 and not the ignore"),
+        ("16 bit", "yard_1.png: value 300 (2 pixels) outside 0..3"),
+        ("colours", "yard_1.png: mask is stored as uint8 with shape (96, 96, 3); one channel"),
+        ("missing pair", "masks: no mask for 1 (yard_1)"),
+        ("duplicate id", "train.txt: line 3: 'yard_0' is also on line 1"),
+        ("two images with one id", "have the same id 'yard_1'"),
+        ("empty", "photos: the folder holds no image"),
+        ("unreadable", "yard_1.png: unreadable mask"),
+    ],
+)
+def test_each_corruption_gets_its_message(yard, run, kind, expected):
+    damage(yard, kind)
+    status, _, errors = run(yard)
+    assert status == 2
+    assert errors
+    assert expected in errors[0]
+
+
+def test_a_sound_data_set_is_described_and_nothing_is_written(yard, run, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    status, out, errors = run(yard)
+    assert (status, errors) == (0, [])
+    assert "yard: 4 classes, 3 seen, 1 unseen (stripe), ignore label 255" in out
+    assert "train: 4 images checked, 0 problem(s)" in out
+    assert "everything is in order" in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_palette_and_16_bit_masks_are_pointed_out(yard, run):
+    palette = Image.open(mask_of(yard)).convert("L")
+    palette.putpalette(voc_palette())
+    palette.save(mask_of(yard))
+    wide = np.asarray(Image.open(mask_of(yard, "yard_5"))).astype(np.uint16)
+    Image.fromarray(wide).save(mask_of(yard, "yard_5"))
+    status, out, _ = run(yard)
+    assert status == 0
+    assert "note: train: 1 masks, such as yard_1, are palette PNGs" in out
+    assert "note: val: 1 masks, such as yard_5, are 16-bit PNGs" in out
+
+
+def test_raw_masks_are_checked_through_their_map_without_converting(yard, run, tmp_path):
+    text = yard.read_text()
+    yard.write_text(text.replace("splits:", "raw_to_train: {0: 0, 1: 1, 2: 2, 3: 3}\nsplits:"))
+    assert run(yard)[0] == 0
+    assert not (tmp_path / "datasets").exists()
+    yard.write_text(text.replace("splits:", "raw_to_train: {0: 0, 1: 1, 2: 2, 9: 3}\nsplits:"))
+    status, _, errors = run(yard)
+    assert status == 2
+    assert "value 3 (" in errors[0]
+    assert "not in raw_to_train" in errors[0]
+
+
+def config(tmp_path: Path, train: str, test: str, **more: str) -> Path:
+    path = tmp_path / "run.yaml"
+    lines = [f"_BASE_: {ROOT / 'configs' / 'Base-ZeroShot.yaml'}", "DATASETS:"]
+    lines += [f"  TRAIN: {train}", f"  TEST: {test}"]
+    lines += [f"  {key}: {value}" for key, value in more.items()]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_config_checks_what_it_trains_and_tests_on(datasets, yard, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
+    path = config(
+        tmp_path, '("zss_voc_train",)', '("zss_voc_val", "zss_yard_val")', CUSTOM=f"[{yard}]"
+    )
+    status, out, errors = run(path)
+    assert (status, errors) == (0, [])
+    assert "inductive training on voc: labels and names of 15 of 20 classes" in out
+    assert "zss_yard_val: cross-dataset, the model is given its 4 names; 4 (ground, disc, " in out
+    assert "train: 10 images checked" in out
+    assert "val: 2 images checked" in out
+
+
+def test_unknown_data_sets_and_missing_data_end_with_one_line(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    path = config(tmp_path, '("zss_voc_trian",)', "()")
+    status, _, errors = run(path)
+    assert (status, len(errors)) == (2, 1)
+    assert (
+        "DATASETS.TRAIN: no data set 'zss_voc_trian' (did you mean 'zss_voc_train'?)" in errors[0]
+    )
+    status, _, errors = run(config(tmp_path, '("zss_voc_train",)', "()"))
+    assert (status, "prepare_voc.py" in errors[0]) == (2, True)
+    assert "DATASETS.TRAIN is empty" in run(config(tmp_path, "()", "()"))[2][0]
+    assert "is no list of names" in run(config(tmp_path, "(oops", "()"))[2][0]
+    assert "no such file" in run(tmp_path / "absent.yaml")[2][0]
+    assert "did you mean 'voc'" in run("vocc")[2][0]
+
+
+def test_a_test_set_whose_unseen_classes_are_trained_is_pointed_out():
+    coco, voc = load_benchmark("coco_stuff"), load_benchmark("voc")
+    targets = check.benchmark_targets(voc)[1:]
+    notes = " ".join(check.vocabulary_notes(coco, "inductive", targets))
+    assert "zss_voc_val: 2 (sheep, train) count as unseen there but are trained" in notes
+    notes = " ".join(check.vocabulary_notes(voc, "supervised", targets))
+    assert "5 (pottedplant, sheep, sofa, train, tvmonitor) count as unseen there" in notes
+    assert check.vocabulary_notes(voc, "inductive", targets) == [
+        "inductive training on voc: labels and names of 15 of 20 classes"
+    ]
+
+
+def test_a_benchmark_is_checked_by_name(datasets, run):
+    status, out, errors = run("voc")
+    assert (status, errors) == (0, [])
+    assert "holds 10 images, the benchmark has 10582" in out
+    assert "val: 5 images checked, 0 problem(s)" in out

@@ -1,0 +1,207 @@
+"""Says what is wrong with the data of a training config, a benchmark or a data set of one's own.
+
+    python -m zss_d2.data.check configs/ldvc_voc.yaml
+    python -m zss_d2.data.check voc
+    python -m zss_d2.data.check my_data.yaml
+
+Nothing is written. Exit status 2 and one line per problem if something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from zss_d2.data.benchmark import (
+    Benchmark,
+    Split,
+    available_benchmarks,
+    closest,
+    load_benchmark,
+)
+from zss_d2.data.custom import load_custom
+from zss_d2.data.outcome import print_outcomes
+from zss_d2.data.registry import Location, dataset_name, prepared_location, summarise
+from zss_d2.data.verify import check_location
+from zss_d2.errors import ZssError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A split to check; ``raw`` tells that its masks do not hold train ids yet."""
+
+    benchmark: Benchmark
+    split: Split
+    location: Location
+    raw: bool = False
+
+    @property
+    def name(self) -> str:
+        return dataset_name(self.benchmark, self.split)
+
+
+def benchmark_targets(benchmark: Benchmark) -> list[Target]:
+    """List the splits of a benchmark, where DETECTRON2_DATASETS says that they are."""
+    return [
+        Target(benchmark, split, prepared_location(benchmark, split))
+        for split in benchmark.splits.values()
+    ]
+
+
+def custom_targets(path: str | Path) -> list[Target]:
+    """List the splits of a custom description; raises ZssError if that is wrong."""
+    custom = load_custom(path)
+    return [
+        Target(custom.benchmark, split, custom.originals[split.name], custom.converted)
+        for split in custom.benchmark.splits.values()
+    ]
+
+
+def config_targets(config: Mapping[str, Any]) -> tuple[list[Target], list[str]]:
+    """List the splits that a merged config trains and tests on, and what to know about them.
+
+    Raises ZssError for a data set that does not exist and for a bad custom description.
+    """
+    known = {
+        target.name: target
+        for name in available_benchmarks()
+        for target in benchmark_targets(load_benchmark(name))
+    }
+    datasets = config.get("DATASETS", {})
+    for path in _names(datasets.get("CUSTOM", ())):
+        known |= {target.name: target for target in custom_targets(path)}
+    chosen = {}
+    for part in ("TRAIN", "TEST"):
+        names = _names(datasets.get(part, ()))
+        for name in names:
+            if name not in known:
+                raise ZssError(
+                    f"DATASETS.{part}: no data set {name!r}{closest(name, known)}; known: "
+                    f"{', '.join(sorted(known))}"
+                )
+        chosen[part] = [known[name] for name in names]
+    if not chosen["TRAIN"]:
+        raise ZssError("DATASETS.TRAIN is empty; name the data set that gives the seen classes")
+    setting = config.get("ZERO_SHOT", {}).get("SETTING", "inductive")
+    notes = vocabulary_notes(chosen["TRAIN"][0].benchmark, setting, chosen["TEST"])
+    targets = {target.name: target for target in chosen["TRAIN"] + chosen["TEST"]}
+    return list(targets.values()), notes
+
+
+def vocabulary_notes(train: Benchmark, setting: str, tests: Iterable[Target]) -> list[str]:
+    """Say where a test set's seen and unseen classes are not those of training, by exact name."""
+    trained = set(train.classes if setting == "supervised" else train.seen_names)
+    notes = [
+        f"{setting} training on {train.name}: labels and names of {len(trained)} of "
+        f"{len(train.classes)} classes"
+    ]
+    for target in tests:
+        benchmark = target.benchmark
+        leaked = [name for name in benchmark.unseen_names if name in trained]
+        if leaked:
+            notes.append(
+                f"{target.name}: {summarise(leaked)} count as unseen there but are trained; "
+                "mIoU-U and hIoU of this run are no zero-shot scores"
+            )
+        if benchmark.name != train.name:
+            new = [name for name in benchmark.classes if name not in train.classes]
+            notes.append(
+                f"{target.name}: cross-dataset, the model is given its {len(benchmark.classes)} "
+                f"names; {summarise(new)} are not among the training names"
+            )
+    return notes
+
+
+def check_targets(targets: Sequence[Target], workers: int) -> int:
+    """Check the splits one after the other and print the findings; returns the problem count."""
+    return sum(
+        print_outcomes(
+            [
+                check_location(
+                    target.benchmark,
+                    target.split,
+                    target.location,
+                    workers=workers,
+                    any_count=True,
+                    lut=target.benchmark.lut if target.raw else None,
+                    raw=target.raw,
+                )
+            ]
+        )
+        for target in targets
+    )
+
+
+def find_targets(subject: str) -> tuple[list[Target], list[str]]:
+    """Return the splits that ``subject`` names, and notes; raises ZssError."""
+    if not subject.endswith((".yaml", ".yml")):
+        benchmark = load_benchmark(subject)
+        return benchmark_targets(benchmark), [_describe(benchmark)]
+    if not os.path.isfile(subject):
+        raise ZssError(f"{subject}: no such file; give a config, a benchmark or a data set's yaml")
+    try:
+        top_level = yaml.safe_load(Path(subject).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        top_level = None
+    if not isinstance(top_level, dict) or {"classes", "splits"} & top_level.keys():
+        targets = custom_targets(subject)
+        return targets, [_describe(targets[0].benchmark)]
+    try:
+        return config_targets(CfgNode.load_yaml_with_base(subject))
+    except OSError as error:
+        raise ZssError(f"{subject}: cannot read {error.filename}; check _BASE_") from None
+
+
+def _describe(benchmark: Benchmark) -> str:
+    return (
+        f"{benchmark.name}: {len(benchmark.classes)} classes, {len(benchmark.seen_ids)} seen, "
+        f"{len(benchmark.unseen_ids)} unseen ({', '.join(benchmark.unseen_names)}), ignore label "
+        f"{benchmark.ignore_label}"
+    )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Read a tuple of strings, which yaml gives as the text of one."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise ZssError(f'DATASETS: {value!r} is no list of names; write ("name",)') from None
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m zss_d2.data.check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="yaml, .json, or benchmark name")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes"
+    )
+    args = parser.parse_args(argv)
+    try:
+        targets, notes = find_targets(args.subject)
+        for note in notes:
+            print(f"note: {note}")
+        failed = check_targets(targets, args.workers)
+    except ZssError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{failed} problem(s)" if failed else "everything is in order")
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Data sets of one's own: folders of images and masks, described by a small yaml file::
+
+name: yard                       # registered as zss_yard_train, zss_yard_val
+classes: [ground, disc, stripe]  # the order gives the ids 0, 1, 2
+unseen: [stripe]
+ignore_label: 255                # void pixels; 255 if left out
+things: [disc]                   # optional, for the scores of things and stuff
+raw_to_train: {10: ground, 20: disc, 30: stripe, 0: 255}   # optional, if masks hold other ids
+splits:
+  train: {images: photos, masks: masks, list: train.txt}   # paths relative to this file
+  val: {images: photos, masks: masks, list: val.txt}       # list: optional
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zss_d2.data.benchmark import Benchmark, SpecReader, Split, available_benchmarks
+from zss_d2.data.convert import Job, Pair, convert_pairs, is_current
+from zss_d2.data.files import read_id_list, require_folder
+from zss_d2.data.registry import (
+    IMAGE_SUFFIXES,
+    Location,
+    files_by_id,
+    load_records,
+    prepared_root,
+    register_split,
+    split_folders,
+)
+from zss_d2.errors import ZssError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A custom data set: its classes, and per split where its originals lie.
+
+    ``converted`` tells whether masks hold raw ids, so that copies with train ids are needed.
+    """
+
+    benchmark: Benchmark
+    originals: Mapping[str, Location]
+    converted: bool
+
+
+def register_custom(paths: Iterable[str | Path]) -> None:
+    """Register the splits of every description; again replaces.
+
+    To be called in every process before its data sets are used.
+
+    Raises ZssError naming the file, the line and the remedy.
+    """
+    for path in paths:
+        custom = load_custom(path)
+        for split in custom.benchmark.splits.values():
+            register_split(
+                custom.benchmark,
+                split,
+                functools.partial(locate, custom, split),
+                functools.partial(convert_raw_masks, custom, split) if custom.converted else None,
+            )
+
+
+def load_custom(path: str | Path) -> Custom:
+    """Read and validate a description; raises ZssError naming the file and the line."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.load(text, _UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZssError(f"{path}: cannot read the data set's description ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        reason = getattr(error, "problem", "") or "not readable"
+        raise ZssError(f"{path}: {line}invalid yaml ({reason}); mend that line") from None
+    return _CustomReader(path, text, data).custom()
+
+
+def locate(custom: Custom, split: Split) -> Location:
+    """Return where the masks with train ids lie: in place, or converted in the prepared tree."""
+    original = custom.originals[split.name]
+    if not custom.converted:
+        return original
+    masks = split_folders(prepared_root(custom.benchmark), split)[1]
+    return Location(original.images, masks, original.remedy, tuple(_original_ids(original)))
+
+
+def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
+    """Write copies with train ids of the masks that have changed; raises ZssError for a bad one."""
+    original = custom.originals[split.name]
+    annotations = split_folders(prepared_root(custom.benchmark), split)[1]
+    records = load_records(original, split.name)
+    pairs = [
+        Pair(r["image_id"], Path(r["file_name"]), Path(r["sem_seg_file_name"])) for r in records
+    ]
+    job = Job(None, annotations, custom.benchmark.lut, copy=False)
+    pairs = [pair for pair in pairs if not is_current(job, pair)]
+    if not pairs:
+        return
+    logger.info("%d masks get train ids in %s", len(pairs), annotations)
+    _, problems = convert_pairs(job, pairs, workers, split.name)
+    if problems:
+        raise ZssError(f"{problems[0]} ({len(problems)} bad masks in all)")
+
+
+def _original_ids(location: Location) -> list[str]:
+    if location.ids is not None:
+        return list(location.ids)
+    return sorted(files_by_id(location.images, IMAGE_SUFFIXES)) if location.images.is_dir() else []
+
+
+class _CustomReader(SpecReader):
+    """Reads the yaml form of a spec: fewer facts, folders instead of a prepared tree."""
+
+    def custom(self) -> Custom:
+        required = {"name", "classes", "unseen", "splits"}
+        optional = {"title", "ignore_label", "things", "synonyms", "raw_to_train"}
+        self.check_keys(self.data, "top level", required, optional)
+        name = self.identifier(self.data["name"], "name")
+        if name in available_benchmarks():
+            raise self.fail("name", f"{name!r} is a benchmark of the package; choose another name")
+        classes = self.names("classes")
+        self.data.setdefault("ignore_label", 255)
+        ignore_label = self.ignore_label(classes)
+        converted = "raw_to_train" in self.data
+        identity = {i: i for i in (*range(len(classes)), ignore_label)}
+        given = self.data.get("raw_to_train", identity)
+        benchmark = Benchmark(
+            name=name,
+            title=self.string(self.data.get("title", name), "title"),
+            sources=(str(self.path),),
+            classes=classes,
+            synonyms=self.synonyms(classes),
+            unseen_ids=self.unseen(classes) if self.data["unseen"] else (),
+            ignore_label=ignore_label,
+            raw_to_train=self.raw_map(given, "raw_to_train", classes),
+            splits={n: Split(n, n, None) for n in self.split_names()},
+            things=self.things(classes),
+        )
+        originals = {n: self.location(n) for n in benchmark.splits}
+        return Custom(benchmark, originals, converted)
+
+    def split_names(self) -> list[str]:
+        splits = self.data["splits"]
+        if not isinstance(splits, dict) or not splits:
+            raise self.fail("splits", f"must name a split or more, not {splits!r:.60}")
+        return [self.identifier(name, "splits") for name in splits]
+
+    def location(self, split: str) -> Location:
+        key, entry = f"splits.{split}", self.data["splits"][split]
+        self.check_keys(entry, key, {"images", "masks"}, {"list"})
+        images, masks = (self.path_of(entry[name], f"{key}.{name}") for name in ("images", "masks"))
+        remedy = f"correct splits.{split} in {self.path}"
+        for folder in (images, masks):
+            require_folder(folder, remedy)
+        ids = None
+        if "list" in entry:
+            ids = tuple(read_id_list(self.path_of(entry["list"], f"{key}.list")))
+        return Location(images, masks, remedy, ids)
+
+    def path_of(self, value: Any, key: str) -> Path:
+        return self.path.parent / Path(self.string(value, key)).expanduser()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which yaml would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            seen = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node)
+                if key in seen:
+                    problem = f"key {key!r} is given twice"
+                    raise yaml.constructor.ConstructorError(
+                        None, None, problem, key_node.start_mark
+                    )
+                seen.add(key)
+        return mapping

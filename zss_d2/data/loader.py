@@ -1,0 +1,67 @@
+"""The training loader: records in shared memory, chosen images, the zero-shot mapper."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data.samplers import TrainingSampler
+from torch.utils.data import Dataset
+
+from zss_d2.data.mapper import ZeroShotMapper
+from zss_d2.data.train_images import without_unseen
+from zss_d2.errors import ZssError
+
+
+class PackedRecords(Dataset):
+    """Records as one block of bytes, unpacked one at a time.
+
+    Reading an ordinary list touches the reference count of its items, so that every worker process
+    ends up with a copy of all of it; nobody writes to this block.
+    """
+
+    def __init__(self, records: Sequence[dict[str, Any]]):
+        packed = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
+        self._bounds = np.array([0, *itertools.accumulate(map(len, packed))])
+        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return pickle.loads(self._bytes[self._bounds[index] : self._bounds[index + 1]])
+
+
+def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
+    """List the records of ``DATASETS.TRAIN`` that ``ZERO_SHOT.TRAIN_IMAGES`` admits."""
+    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN)
+    if cfg.ZERO_SHOT.TRAIN_IMAGES == "without_unseen":
+        return without_unseen(records, cfg.DATALOADER.NUM_WORKERS)
+    return records
+
+
+def build_train_loader(cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
+    """Build the endless loader of lists of mapped records; a list is one process's batch.
+
+    Raises ZssError for a sampler other than TrainingSampler, and as `training_records` does.
+    """
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ZssError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; use 'TrainingSampler'"
+        )
+    records = PackedRecords(training_records(cfg))
+    return build_detection_train_loader(
+        records,
+        mapper=ZeroShotMapper(cfg, is_train=True),
+        sampler=TrainingSampler(len(records), seed=cfg.SEED if cfg.SEED >= 0 else None),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
