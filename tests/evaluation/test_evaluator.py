@@ -1,18 +1,40 @@
 """Our evaluator against Detectron2's on the same predictions, and its refusals."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.samplers import InferenceSampler
+from detectron2.engine import launch
 from detectron2.evaluation import SemSegEvaluator
+from detectron2.utils import comm
 from PIL import Image
+from pycocotools import mask
 
+from zss_d2.data.files import read_mask
 from zss_d2.errors import ZssError
-from zss_d2.evaluation import ZeroShotSemSegEvaluator
+from zss_d2.evaluation import ZeroShotSemSegEvaluator, read_results, write_results
+from zss_d2.evaluation.counts import counts_file, read_counts
+from zss_d2.evaluation.metrics import confusion_matrix
+from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
+from zss_d2.modeling.inference import LabelsOnly
 
 NAME = "evaluator_test"
 CLASSES = ["sky", "dog", "grass", "cat", "never"]
 IGNORE = 255
+
+
+def register(records: list[dict]) -> None:
+    DatasetCatalog.register(NAME, lambda: records)
+    MetadataCatalog.get(NAME).set(
+        stuff_classes=CLASSES,
+        seen_classes=CLASSES[:3],
+        unseen_classes=CLASSES[3:],
+        ignore_label=IGNORE,
+    )
 
 
 @pytest.fixture
@@ -26,13 +48,7 @@ def dataset(tmp_path):
         path = tmp_path / f"{index}.png"
         Image.fromarray(truth).save(path)
         records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(path)})
-    DatasetCatalog.register(NAME, lambda: records)
-    MetadataCatalog.get(NAME).set(
-        stuff_classes=CLASSES,
-        seen_classes=CLASSES[:3],
-        unseen_classes=CLASSES[3:],
-        ignore_label=255,
-    )
+    register(records)
     yield records
     DatasetCatalog.remove(NAME)
     MetadataCatalog.remove(NAME)
@@ -72,7 +88,7 @@ def test_order_and_batching_do_not_matter_and_reset_forgets(dataset):
 
 def test_misfits_name_the_file(dataset):
     evaluator = ZeroShotSemSegEvaluator(NAME)
-    with pytest.raises(ZssError, match="0.jpg: 3 score maps for the 5 classes"):
+    with pytest.raises(ZssError, match=r"0.jpg: scores of shape \(3, 20, 30\) for the 5 classes"):
         evaluator.process(dataset[:1], [{"sem_seg": torch.rand(3, 20, 30)}])
     with pytest.raises(ZssError, match=r"0.png: the prediction is \(20, 31\)"):
         evaluator.process(dataset[:1], [{"sem_seg": torch.rand(5, 20, 31)}])
@@ -82,6 +98,136 @@ def test_misfits_name_the_file(dataset):
         evaluator.process(dataset[:1], [{"sem_seg": torch.rand(5, 20, 30)}])
 
 
-def test_nothing_evaluated_is_an_error(dataset):
+def test_an_image_that_is_missing_or_counted_twice_is_an_error(dataset):
+    evaluator = ZeroShotSemSegEvaluator(NAME)
+    with pytest.raises(ZssError, match="0 of 4 images were evaluated"):
+        evaluator.evaluate()
+    outputs = predictions(dataset)
+    evaluator.process(dataset, outputs)
+    evaluator.process(dataset[:1], outputs[:1])
+    with pytest.raises(ZssError, match="0.jpg was evaluated 2 times; use InferenceSampler"):
+        evaluator.evaluate()
+
+
+def test_an_empty_data_set_is_an_error(dataset):
+    dataset.clear()
+    with pytest.raises(ZssError, match=f"{NAME} holds no image"):
+        ZeroShotSemSegEvaluator(NAME)
+
+
+def test_nothing_but_ignored_pixels_is_an_error(dataset):
+    for record in dataset:
+        size = Image.open(record["sem_seg_file_name"]).size
+        Image.new("L", size, IGNORE).save(record["sem_seg_file_name"])
+    evaluator = ZeroShotSemSegEvaluator(NAME)
+    evaluator.process(dataset, predictions(dataset))
     with pytest.raises(ZssError, match="no labelled pixel"):
-        ZeroShotSemSegEvaluator(NAME).evaluate()
+        evaluator.evaluate()
+
+
+def test_nan_is_an_error(dataset):
+    scores = torch.full((5, 20, 30), float("nan"))
+    with pytest.raises(ZssError, match="0.jpg: the scores hold NaN"):
+        ZeroShotSemSegEvaluator(NAME).process(dataset[:1], [{"sem_seg": scores}])
+
+
+def test_labels_alone_count_as_their_scores(dataset):
+    results = []
+    for reduce in (lambda x: x, lambda x: LabelsOnly(x.argmax(dim=0), len(CLASSES))):
+        torch.manual_seed(3)
+        evaluator = ZeroShotSemSegEvaluator(NAME)
+        outputs = [{"sem_seg": reduce(x["sem_seg"])} for x in predictions(dataset)]
+        evaluator.process(dataset, outputs)
+        results.append(evaluator.evaluate()["sem_seg"])
+    assert results[0] == pytest.approx(results[1], abs=0, nan_ok=True)
+
+
+def test_counts_of_single_images_add_up_and_are_stored(dataset, tmp_path):
+    run = tmp_path / "run"
+    outputs = predictions(dataset)
+    evaluator = ZeroShotSemSegEvaluator(NAME, output_dir=str(run), per_image=True)
+    evaluator.process(dataset, outputs)
+    evaluator.evaluate()
+    assert [path.name for path in run.iterdir()] == [f"confusion_{NAME}.npz"]
+    stored = read_counts(counts_file(run, NAME))
+    assert (stored.class_names, stored.unseen_ids) == (tuple(CLASSES), [3, 4])
+    assert stored.images.keys == ("0", "1", "2", "3")
+    truth = [np.asarray(Image.open(r["sem_seg_file_name"])) for r in dataset]
+    assert stored.confusion.sum() == sum((x != IGNORE).sum() for x in truth)
+    assert (stored.images.total(np.ones(4)) == stored.confusion).all()
+    one = stored.images.total(np.array([0, 0, 1, 0]))
+    labels = outputs[2]["sem_seg"].argmax(dim=0)
+    expected = confusion_matrix(labels, torch.tensor(truth[2]), len(CLASSES), IGNORE)
+    assert (one == expected.numpy()).all()
+
+
+@pytest.mark.parametrize("raw", [{10: 0, 20: 1, 30: 2, 40: 3, 50: 4}, {700: 0, 1: 1, 2: 2, 3: 3}])
+def test_predictions_as_images_hold_raw_ids(dataset, tmp_path, raw):
+    MetadataCatalog.get(NAME).stuff_dataset_id_to_contiguous_id = raw
+    outputs = predictions(dataset)
+    evaluator = ZeroShotSemSegEvaluator(NAME, output_dir=str(tmp_path / "run"), predictions="png")
+    evaluator.process(dataset, outputs)
+    ids = raw_ids(MetadataCatalog.get(NAME))
+    for key, output in enumerate(outputs):
+        path = prediction_file(tmp_path / "run", NAME, str(key))
+        labels = output["sem_seg"].argmax(dim=0).numpy()
+        assert set(np.unique(read_mask(path))) <= {*raw, 4}
+        assert (read_prediction(path, ids) == labels).all()
+
+
+def test_predictions_as_json_are_detectron2s(dataset, tmp_path):
+    MetadataCatalog.get(NAME).stuff_dataset_id_to_contiguous_id = {
+        10 * (index + 1): index for index in range(5)
+    }
+    outputs = predictions(dataset)
+    files = []
+    for folder, evaluator in (
+        (tmp_path / "a", SemSegEvaluator(NAME, output_dir=str(tmp_path / "a"))),
+        (
+            tmp_path / "b/predictions" / NAME,
+            ZeroShotSemSegEvaluator(NAME, output_dir=str(tmp_path / "b"), predictions="json"),
+        ),
+    ):
+        evaluator.reset()
+        for record, output in zip(dataset, outputs, strict=True):
+            evaluator.process([record], [output])
+        evaluator.evaluate()
+        files.append(json.loads((folder / "sem_seg_predictions.json").read_text()))
+    assert files[0] == files[1]
+    assert {entry["category_id"] for entry in files[0]} == {10, 20, 30, 40, 50}
+    union = sum(mask.decode(x["segmentation"]) for x in files[0] if x["file_name"] == "2.jpg")
+    assert union.shape == (31, 17)
+    assert (union == 1).all()
+
+
+def evaluate_share(records: list[dict], path: str) -> None:
+    """A process of a distributed evaluation: its share of the images, by InferenceSampler."""
+    if NAME not in DatasetCatalog.list():
+        register(records)
+    evaluator = ZeroShotSemSegEvaluator(NAME, output_dir=path, per_image=True)
+    for index in InferenceSampler(len(records)):
+        height, width = np.asarray(Image.open(records[index]["sem_seg_file_name"])).shape
+        scores = torch.rand(
+            len(CLASSES), height, width, generator=torch.Generator().manual_seed(index)
+        )
+        evaluator.process([records[index]], [{"sem_seg": scores}])
+    results = evaluator.evaluate()
+    assert (results is None) == (not comm.is_main_process())
+    if results is not None:
+        write_results(Path(path) / "results.json", {NAME: results["sem_seg"]}, {})
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same(dataset, tmp_path):
+    """4 images on 1, 2 (2 + 2) and 3 processes (2 + 1 + 1)."""
+    files = []
+    for processes in (1, 2, 3):
+        path = tmp_path / str(processes)
+        launch(evaluate_share, processes, dist_url="auto", args=(dataset, str(path)))
+        stored = read_counts(counts_file(path, NAME))
+        files.append((read_results(path / "results.json"), stored))
+    for results, stored in files[1:]:
+        assert results == files[0][0]
+        assert (stored.confusion == files[0][1].confusion).all()
+        assert stored.images.keys == files[0][1].images.keys
+        assert (stored.images.values == files[0][1].images.values).all()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from zss_d2.evaluation.metrics import (
     class_iou,
@@ -17,25 +18,44 @@ IGNORE = 255
 def test_confusion_by_hand():
     truth = np.array([[0, 0, 1], [2, IGNORE, 1]])
     prediction = np.array([[0, 1, 1], [0, 2, 1]])
-    assert confusion_matrix(prediction, truth, 3, IGNORE).tolist() == [
-        [1, 0, 1],
-        [1, 2, 0],
-        [0, 0, 0],
-    ]
+    expected = [[1, 0, 1], [1, 2, 0], [0, 0, 0]]
+    for dtype in (np.uint8, np.uint16, np.int64):
+        labels = [torch.from_numpy(x.astype(dtype)) for x in (prediction, truth)]
+        assert confusion_matrix(*labels, 3, IGNORE).tolist() == expected
+        assert labels[1].tolist() == truth.tolist()  # left as it was
 
 
 @pytest.mark.parametrize(
     ("prediction", "truth", "message"),
     [
         ([[0, 0]], [[0]], r"prediction is \(1, 2\), the ground truth \(1, 1\)"),
-        ([[3]], [[0]], "prediction holds label 3 outside 0..2"),
         ([[0]], [[77]], "ground truth holds label 77 outside 0..2"),
         ([[0]], [[-1]], "ground truth holds label -1 outside 0..2"),
+        ([[0]], [[300]], "ground truth holds label 300 outside 0..2"),
+        ([[0]], [[3]], "ground truth holds label 3 outside 0..2"),
     ],
 )
 def test_misfits_are_errors(prediction, truth, message):
     with pytest.raises(ValueError, match=message):
-        confusion_matrix(np.array(prediction), np.array(truth), 3, IGNORE)
+        confusion_matrix(torch.tensor(prediction), torch.tensor(truth), 3, IGNORE)
+
+
+def test_all_ignored_and_empty_maps_count_nothing():
+    for truth in (torch.full((2, 3), IGNORE), torch.zeros(0, 3, dtype=torch.int64)):
+        assert not confusion_matrix(torch.zeros_like(truth), truth, 3, IGNORE).any()
+
+
+def test_the_ignore_label_may_be_far_away_or_among_the_classes():
+    prediction, truth = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 65535])
+    assert confusion_matrix(prediction, truth, 2, 65535).tolist() == [[1, 0], [0, 1]]
+    truth = torch.tensor([0, 0, 1])
+    assert confusion_matrix(prediction, truth, 2, 0).tolist() == [[0, 0], [0, 1]]
+
+
+def test_a_single_class():
+    metrics = summarize(np.array([[7]]), ["a"], [])
+    assert metrics["mIoU"] == metrics["mIoU-S"] == metrics["pAcc"] == metrics["fwIoU"] == 100
+    assert np.isnan([metrics["mIoU-U"], metrics["hIoU"]]).all()
 
 
 def test_summary_by_hand():

@@ -1,9 +1,14 @@
 """The contract all methods share, on a model whose logits can be predicted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from zss_d2.errors import ZssError
+from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 CLASSES = ("sky", "dog", "grass", "cat")
@@ -26,7 +31,7 @@ class ChannelModel(ZeroShotSegmentor):
         return {"loss": images.mean()}
 
 
-def model(**changes) -> ChannelModel:
+def model(cls: type[ChannelModel] = ChannelModel, **changes) -> ChannelModel:
     settings = {
         "pixel_mean": (10.0, 20.0, 30.0),
         "pixel_std": (1.0, 2.0, 4.0),
@@ -35,7 +40,7 @@ def model(**changes) -> ChannelModel:
         "train_classes": SEEN,
         "ignore_label": IGNORE,
     }
-    return ChannelModel(**settings | changes)
+    return cls(**settings | changes)
 
 
 def item(image_height: int, image_width: int, **more) -> dict:
@@ -83,10 +88,103 @@ def test_scores_follow_normalisation_and_vocabulary():
 
 
 def test_sliding_windows_see_only_their_crop():
-    net = model(slide_crop=8, slide_stride=4).eval()
+    net = model(protocol=InferenceProtocol(slide_crop=8, slide_stride=4, slide_batch=3)).eval()
     (result,) = net([item(8, 20)])
-    assert net.input_shape == (1, 3, 8, 8)
+    assert net.input_shape == (1, 3, 8, 8)  # four windows, the last one alone
     assert result["sem_seg"].shape == (4, 8, 20)
+
+
+class ColumnModel(ChannelModel):
+    """Scores that depend on the column in the image, so that mirroring matters."""
+
+    def class_logits(self, images, class_names):
+        return super().class_logits(images, class_names) + torch.arange(images.shape[-1] // 4)
+
+
+def test_flip_averages_with_the_mirrored_image():
+    example = item(8, 16)
+    mirrored = {"image": example["image"].flip(-1)}
+    plain = model(cls=ColumnModel).eval()
+    (a,), (b,) = plain([example]), plain([mirrored])
+    (both,) = model(cls=ColumnModel, protocol=InferenceProtocol(flip=True)).eval()([example])
+    torch.testing.assert_close(both["sem_seg"], (a["sem_seg"] + b["sem_seg"].flip(-1)) / 2)
+    assert not torch.allclose(both["sem_seg"], a["sem_seg"])
+
+
+def test_scales_are_averaged_at_the_original_size():
+    image = torch.tensor([12.0, 18.0, 30.0]).view(3, 1, 1).expand(3, 16, 32)
+    plain = model().eval()([{"image": image}])[0]["sem_seg"]
+    net = model(protocol=InferenceProtocol(scales=(0.5, 1.0, 1.75))).eval()
+    torch.testing.assert_close(net([{"image": image}])[0]["sem_seg"], plain)  # flat: no difference
+    assert net.input_shape == (1, 3, 28, 56)
+
+
+def test_the_seen_bias_lowers_the_classes_that_were_trained_by_name():
+    names = ("cat", "grass", "sky", "dog")
+    example = item(8, 8, vocabulary=names)
+    plain = model().eval()([example])[0]["sem_seg"]
+    biased = model(protocol=InferenceProtocol(seen_bias=0.25)).eval()([example])[0]["sem_seg"]
+    expected = torch.tensor([0.0, 0.25, 0.0, 0.25]).view(4, 1, 1)
+    torch.testing.assert_close(plain - biased, expected.expand_as(plain))
+
+
+LIMITED = {
+    "whole": {},
+    "mirrored": {"flip": True},
+    "scales": {"scales": (1.0, 0.5)},
+    "windows": {"slide_crop": 32, "slide_stride": 20, "slide_batch": 2},
+    "mirrored windows, biased": {
+        "slide_crop": 32,
+        "slide_stride": 12,
+        "flip": True,
+        "seen_bias": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+@pytest.mark.parametrize("target", [(150, 71), (90, 200)])
+def test_labels_alone_are_those_of_the_whole_score_map(name, target):
+    """Above the size limit no score map is built, with the same labels in the end."""
+    example = item(150, 71, height=target[0], width=target[1])
+    example["vocabulary"] = CLASSES[:3]  # one class per channel, and scores far from 0 and 1
+    parts = {"pixel_mean": (127.0,) * 3, "pixel_std": (60.0, 70.0, 80.0)}
+    protocol = InferenceProtocol(**LIMITED[name])
+    scores = model(**parts, protocol=protocol).eval()([example])[0]["sem_seg"]
+    limited = model(**parts, protocol=replace(protocol, max_scores=0)).eval()
+    labels = limited([example])[0]["sem_seg"]
+    assert isinstance(labels, LabelsOnly)
+    assert labels.shape == scores.shape
+    assert torch.equal(labels.argmax(dim=0), scores.argmax(dim=0))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watches the size of everything that torch makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("name", ["whole", "mirrored", "windows"])
+def test_no_tensor_of_many_classes_at_the_full_size_is_made(name):
+    names = ("sky", "dog", "grass", "cat") * 10
+    example = item(400, 300, vocabulary=names)
+    net = model(protocol=InferenceProtocol(**LIMITED[name], max_scores=0)).eval()
+    with LargestTensor() as largest:
+        net([example])
+    assert largest.numel < len(names) * 400 * 300 / 3
+
+
+def test_damaged_weights_are_named():
+    net = model(pixel_std=(float("nan"),) * 3, protocol=InferenceProtocol(max_scores=0)).eval()
+    with pytest.raises(ZssError, match="b.jpg: the scores hold NaN.*earlier checkpoint"):
+        net([item(8, 8, file_name="b.jpg")])
 
 
 def test_statistics_move_with_the_model_but_stay_out_of_checkpoints():

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
+from torch import Tensor
 
+from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.errors import ZssError
+from zss_d2.evaluation.counts import (
+    ImageCounts,
+    ImageEntry,
+    StoredCounts,
+    counts_file,
+    image_key,
+    sparse,
+    write_counts,
+)
 from zss_d2.evaluation.metrics import confusion_matrix, summarize
+from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
+from zss_d2.modeling.inference import NAN_REMEDY, label_map
 
 logger = logging.getLogger(__name__)
 
@@ -23,59 +40,146 @@ logger = logging.getLogger(__name__)
 class ZeroShotSemSegEvaluator(SemSegEvaluator):
     """Reports pAcc, mIoU, mIoU-S, mIoU-U, hIoU and per-class IoU beside Detectron2's keys.
 
-    Only the confusion matrix is kept, no prediction. The unseen classes are those of the metadata.
+    Pixels are counted where the prediction is, and no prediction is kept. The unseen classes are
+    those of the metadata.
     """
 
-    def __init__(self, dataset_name: str, distributed: bool = True, output_dir: str | None = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        protocol: str = "",
+        per_image: bool = False,
+        predictions: str = "none",
+    ):
+        """
+        Args:
+            dataset_name: registered with ``stuff_classes``, ``unseen_classes``, ``ignore_label``.
+            distributed: add up the counts of all processes.
+            output_dir: folder of the run, which gets the counts (`zss_d2.evaluation.counts`) and
+                the predictions; None: no file is written.
+            protocol: how images are tested, for the heading of the logged table.
+            per_image: keep the (sparse) confusion matrix of every image, for intervals.
+            predictions: what to write of them: "none", "png" or "json", as TEST.PREDICTIONS.
+
+        Raises:
+            ZssError: the data set holds no image.
+        """
         super().__init__(dataset_name, distributed, output_dir)
+        if not self.input_file_to_gt_file:
+            raise ZssError(f"{dataset_name} holds no image; prepare the data set again")
         metadata = MetadataCatalog.get(dataset_name)
         self._unseen_names: Sequence[str] = metadata.unseen_classes
         self._thing_names: Sequence[str] = metadata.get("thing_classes", ())
-        self._confusion = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)
+        self._raw_ids = raw_ids(metadata)
+        # Read by encode_json_sem_seg.
+        self._contiguous_id_to_dataset_id = dict(enumerate(self._raw_ids.tolist()))
+        self._protocol = protocol
+        self._per_image = per_image
+        self._write_predictions = predictions if output_dir else "none"
+        self.reset()
 
     def reset(self) -> None:
-        self._confusion[:] = 0
+        self._confusion: Tensor | None = None
+        self._done: list[str] = []
+        self._images: list[ImageEntry] = []
+        self._predictions: list[dict[str, Any]] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping]) -> None:
-        """Add images to the confusion matrix.
+        """Add images to the counts.
 
         Args:
-            inputs: dicts with ``file_name``.
+            inputs: dicts with ``file_name`` and, if the data set has it, ``image_id``.
             outputs: dicts with ``sem_seg`` (K, H, W), the scores at the original size.
 
         Raises:
-            ZssError: scores that do not fit the ground truth or the number of classes.
+            ZssError: scores that do not fit the ground truth or the number of classes, or NaN.
         """
         for item, output in zip(inputs, outputs, strict=True):
             scores = output["sem_seg"]
             file_name = item["file_name"]
-            if scores.shape[0] != self._num_classes:
+            if len(scores.shape) != 3 or scores.shape[0] != self._num_classes:
                 raise ZssError(
-                    f"{file_name}: {scores.shape[0]} score maps for the {self._num_classes} "
-                    f"classes of {self._dataset_name}; the model was asked for another vocabulary"
+                    f"{file_name}: scores of shape {tuple(scores.shape)} for the "
+                    f"{self._num_classes} classes of {self._dataset_name}; the model was asked "
+                    "for another vocabulary"
                 )
-            prediction = scores.argmax(dim=0).cpu().numpy()
-            truth_file = self.input_file_to_gt_file[file_name]
-            truth = self.sem_seg_loading_fn(truth_file, dtype=np.int64)
             try:
-                self._confusion += confusion_matrix(
-                    prediction, truth, self._num_classes, self._ignore_label
-                )
+                labels = label_map(scores)
             except ValueError as error:
-                raise ZssError(f"{truth_file}: {error}; prepare the data set again") from error
+                raise ZssError(f"{file_name}: {error}; {NAN_REMEDY}") from error
+            self._count(item, labels)
+            self._done.append(file_name)
+            if self._write_predictions != "none":
+                self._keep_prediction(item, labels.cpu().numpy())
+
+    def _count(self, item: Mapping[str, Any], labels: Tensor) -> None:
+        truth_file = self.input_file_to_gt_file[item["file_name"]]
+        # A copy, as torch wants to be able to write to it.
+        truth = torch.from_numpy(read_mask(truth_file).copy())
+        try:
+            counts = confusion_matrix(labels, truth, self._num_classes, self._ignore_label)
+        except ValueError as error:
+            raise ZssError(f"{truth_file}: {error}; prepare the data set again") from error
+        self._confusion = counts if self._confusion is None else self._confusion.add_(counts)
+        if self._per_image:
+            self._images.append(sparse(image_key(item), counts.cpu().numpy()))
+
+    def _keep_prediction(self, item: Mapping[str, Any], labels: np.ndarray) -> None:
+        if self._write_predictions == "png":
+            folder = Path(self._output_dir)
+            path = prediction_file(folder, self._dataset_name, image_key(item))
+            write_prediction(path, labels, self._raw_ids)
+        else:
+            self._predictions += self.encode_json_sem_seg(labels, item["file_name"])
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """``{"sem_seg": metrics in percent}`` on the main process, None on the others."""
-        confusion = self._confusion
-        if self._distributed:
-            confusion = np.sum(comm.all_gather(confusion), axis=0)
-            if not comm.is_main_process():
-                return None
+        """``{"sem_seg": metrics in percent}`` on the main process, None on the others.
+
+        Raises:
+            ZssError: not every image was evaluated exactly once, or none has a labelled pixel.
+        """
+        confusion = np.zeros(2 * (self._num_classes,), np.int64)
+        if self._confusion is not None:
+            confusion += self._confusion.cpu().numpy()
+        mine = confusion, self._done, self._images, self._predictions
+        shares = comm.gather(mine) if self._distributed else [mine]
+        if self._distributed and not comm.is_main_process():
+            return None
+        matrices, done, images, predictions = zip(*shares, strict=True)
+        self._check_complete(Counter(chain.from_iterable(done)))
+        confusion = np.sum(matrices, axis=0)
         if not confusion.any():
             raise ZssError(f"{self._dataset_name}: no labelled pixel was evaluated")
+        if self._output_dir:
+            self._write(confusion, chain.from_iterable(images), chain.from_iterable(predictions))
         metrics = summarize(confusion, self._class_names, self._unseen_names, self._thing_names)
-        logger.info("%s\n%s", self._dataset_name, format_table(metrics, self._unseen_names))
+        heading = " | ".join(filter(None, (self._dataset_name, self._protocol)))
+        logger.info("%s\n%s", heading, format_table(metrics, self._unseen_names))
         return OrderedDict(sem_seg=metrics)
+
+    def _check_complete(self, done: Counter[str]) -> None:
+        """Samplers that repeat images to give every process as many would falsify the counts."""
+        name, total = self._dataset_name, len(self.input_file_to_gt_file)
+        file_name, times = max(done.items(), key=lambda pair: pair[1], default=("", 0))
+        if times > 1:
+            raise ZssError(f"{name}: {file_name} was evaluated {times} times; use InferenceSampler")
+        if len(done) != total:
+            raise ZssError(f"{name}: {len(done)} of {total} images were evaluated; test all of it")
+
+    def _write(self, confusion: np.ndarray, images: Any, predictions: Any) -> None:
+        folder = Path(self._output_dir)
+        per_image = ImageCounts.join(images, self._num_classes) if self._per_image else None
+        names = tuple(self._class_names), tuple(self._unseen_names)
+        write_counts(
+            counts_file(folder, self._dataset_name), StoredCounts(confusion, *names, per_image)
+        )
+        if self._write_predictions == "json":
+            text = json.dumps(list(predictions))
+            path = folder / "predictions" / self._dataset_name / "sem_seg_predictions.json"
+            write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def format_table(metrics: Mapping[str, float], unseen_names: Sequence[str]) -> str:

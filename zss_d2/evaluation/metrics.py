@@ -11,26 +11,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def confusion_matrix(
-    prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_label: int
-) -> np.ndarray:
-    """Count pixels of two label maps of equal shape -> (K, K) int64, rows predictions.
+    prediction: Tensor, truth: Tensor, num_classes: int, ignore_label: int
+) -> Tensor:
+    """Count pixels of two integer label maps of equal shape -> (K, K) int64, rows predictions.
+
+    The counting happens where the prediction is; predictions lie in 0..K-1.
 
     Raises:
         ValueError: other shapes, or labels outside 0..K-1 that are not the ignore label.
     """
     if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction is {prediction.shape}, the ground truth {truth.shape}")
-    valid = truth != ignore_label
-    prediction, truth = prediction[valid].astype(np.int64), truth[valid].astype(np.int64)
-    for name, labels in (("prediction", prediction), ("ground truth", truth)):
-        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
-            wrong = labels[(labels < 0) | (labels >= num_classes)][0]
-            raise ValueError(f"the {name} holds label {wrong} outside 0..{num_classes - 1}")
-    counts = np.bincount(prediction * num_classes + truth, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
+        raise ValueError(
+            f"the prediction is {tuple(prediction.shape)}, the ground truth {tuple(truth.shape)}"
+        )
+    # The truth comes from a file, so it is in CPU memory. NumPy is used there because torch's
+    # threads, which loader workers compete with, cost more than they save on one image.
+    labels = truth.cpu().numpy().astype(np.int32)
+    if not labels.size:
+        return prediction.new_zeros((num_classes, num_classes), dtype=torch.int64)
+    _check_labels(labels, num_classes, ignore_label)
+    # One more column for what is ignored. (Counting it is faster than leaving pixels out.)
+    width = num_classes + 1
+    columns, size = np.minimum(labels, num_classes), num_classes * width
+    if prediction.device.type == "cpu":
+        pairs = prediction.numpy().astype(np.int32) * np.int32(width) + columns
+        counts = torch.from_numpy(np.bincount(pairs.ravel(), minlength=size))
+    else:
+        pairs = prediction.int() * width + torch.from_numpy(columns).to(prediction.device)
+        counts = torch.bincount(pairs.view(-1), minlength=size)
+    counts = counts.view(num_classes, width)[:, :num_classes]
+    if ignore_label < num_classes:
+        counts[:, ignore_label] = 0
+    return counts
+
+
+def _check_labels(truth: np.ndarray, num_classes: int, ignore_label: int) -> None:
+    low, high = int(truth.min()), int(truth.max())
+    if low < 0:
+        illegal = low
+    elif high > max(ignore_label, num_classes - 1):
+        illegal = high
+    else:
+        present = np.bincount(truth.ravel(), minlength=ignore_label + 1)
+        present[:num_classes] = present[ignore_label] = 0
+        if not present.any():
+            return
+        illegal = int(present.argmax())
+    raise ValueError(f"the ground truth holds label {illegal} outside 0..{num_classes - 1}")
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:

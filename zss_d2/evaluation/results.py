@@ -56,13 +56,40 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
         "checkpoint": checkpoint,
         "checkpoint_sha256": _file_hash(checkpoint) if checkpoint else None,
         "iteration": iteration,
-        "protocol": {
-            "setting": cfg.ZERO_SHOT.SETTING,
-            "min_size": cfg.INPUT.MIN_SIZE_TEST,
-            "max_size": cfg.INPUT.MAX_SIZE_TEST,
-            "slide": dict(cfg.TEST.SLIDE) if cfg.TEST.SLIDE.ENABLED else None,
-        },
+        "protocol": protocol_of(cfg),
     }
+
+
+def protocol_of(cfg: CfgNode) -> dict[str, Any]:
+    """The switches that change the numbers of one and the same model."""
+    slide = cfg.TEST.SLIDE
+    return {
+        "setting": cfg.ZERO_SHOT.SETTING,
+        "min_size": cfg.INPUT.MIN_SIZE_TEST,
+        "max_size": cfg.INPUT.MAX_SIZE_TEST,
+        "slide": {"crop": slide.CROP, "stride": slide.STRIDE} if slide.ENABLED else None,
+        "flip": cfg.TEST.FLIP,
+        "scales": list(cfg.TEST.SCALES),
+        "seen_bias": cfg.TEST.SEEN_BIAS,
+        "vocabulary": "all classes of the test set, seen and unseen",
+        "ignored": "pixels with the ignore label count nowhere, classes without ground truth "
+        "in no mean",
+    }
+
+
+def describe_protocol(protocol: Mapping[str, Any]) -> str:
+    """One line for the switches that are numbers, such as a heading needs."""
+    slide = protocol["slide"]
+    sizes = f"{protocol['min_size']}..{protocol['max_size']} px"
+    parts = [
+        protocol["setting"],
+        f"short edge {sizes}" if protocol["min_size"] else "original size",
+        f"windows {slide['crop']}/{slide['stride']} px" if slide else "whole image",
+        "flip" if protocol["flip"] else "no flip",
+        f"scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}",
+        f"seen bias {protocol['seen_bias']:g}",
+    ]
+    return ", ".join(parts)
 
 
 def config_hash(cfg: CfgNode) -> str:

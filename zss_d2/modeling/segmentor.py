@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
-from zss_d2.modeling.inference import slide
+from zss_d2.modeling.inference import (
+    NAN_REMEDY,
+    InferenceProtocol,
+    LabelsOnly,
+    Piece,
+    ScoreFunction,
+    label_map,
+    resize_rows,
+    resized_pieces,
+    row_slices,
+    slide,
+    slide_pieces,
+)
 
 
 class ZeroShotSegmentor(nn.Module):
@@ -38,8 +50,7 @@ class ZeroShotSegmentor(nn.Module):
         classes: Sequence[str],
         train_classes: Sequence[str],
         ignore_label: int,
-        slide_crop: int | None = None,
-        slide_stride: int | None = None,
+        protocol: InferenceProtocol | None = None,
     ):
         """
         Args:
@@ -48,7 +59,7 @@ class ZeroShotSegmentor(nn.Module):
             classes: all class names of the training data set, in the order of its label ids.
             train_classes: those whose labels may be used; in the inductive setting the seen ones.
             ignore_label: label of pixels without a usable class.
-            slide_crop, slide_stride: sliding-window inference, px; None: whole image.
+            protocol: how the scores of a test image are made; None: in one plain pass.
         """
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -57,8 +68,7 @@ class ZeroShotSegmentor(nn.Module):
         self.classes = tuple(classes)
         self.train_classes = tuple(train_classes)
         self.ignore_label = ignore_label
-        self.slide_crop = slide_crop
-        self.slide_stride = slide_stride
+        self.protocol = protocol or InferenceProtocol()
         self.register_buffer("label_map", self._build_label_map(), False)
 
     @classmethod
@@ -70,15 +80,13 @@ class ZeroShotSegmentor(nn.Module):
             raise ZssError("DATASETS.TRAIN is empty; the model takes its seen classes from there")
         metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         inductive = cfg.ZERO_SHOT.SETTING == "inductive"
-        sliding = cfg.TEST.SLIDE.ENABLED
         return {
             "pixel_mean": cfg.MODEL.PIXEL_MEAN or pixel_mean,
             "pixel_std": cfg.MODEL.PIXEL_STD or pixel_std,
             "classes": metadata.stuff_classes,
             "train_classes": metadata.seen_classes if inductive else metadata.stuff_classes,
             "ignore_label": metadata.ignore_label,
-            "slide_crop": cfg.TEST.SLIDE.CROP if sliding else None,
-            "slide_stride": cfg.TEST.SLIDE.STRIDE if sliding else None,
+            "protocol": InferenceProtocol.from_config(cfg),
         }
 
     @property
@@ -96,41 +104,115 @@ class ZeroShotSegmentor(nn.Module):
     def forward(
         self, batched_inputs: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor] | list[dict]:
-        """Training: loss scalars. Evaluation: one ``{"sem_seg": (K, height, width)}`` per image,
-        scores in 0..1."""
+        """Training: loss scalars. Evaluation: one ``{"sem_seg": (K, height, width)}`` per image.
+
+        These are scores in 0..1, less the seen bias; a map larger than ``protocol.max_scores`` is
+        a `LabelsOnly`."""
         if self.training:
             images = self._pad([self._normalise(x["image"]) for x in batched_inputs])
             return self.losses(images, self._targets(batched_inputs))
         return [{"sem_seg": self._segment(x)} for x in batched_inputs]
 
     def activate(self, logits: Tensor) -> Tensor:
-        """Logits (B, K, H, W) -> scores in 0..1; by default every class is its own yes-or-no."""
+        """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself.
+
+        By default every class is its own yes-or-no."""
         return logits.sigmoid()
 
     def scores(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised, unpadded images (B, 3, H, W) -> scores (B, K, H, W) in 0..1."""
         logits = self.class_logits(self._pad(list(images)), class_names)
         height, width = images.shape[-2:]
-        padded = [side + -side % self.size_divisibility for side in (height, width)]
-        return self.activate(self.upsample(logits, padded)[..., :height, :width])
+        upsampled = self.upsample(logits, self._padded_size(images))
+        return self.activate(upsampled[..., :height, :width])
 
     @staticmethod
     def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
         """Resize logits (B, K, h, w) bilinearly to ``size`` (H, W)."""
         return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
-    def _segment(self, item: Mapping[str, Any]) -> Tensor:
+    def _segment(self, item: Mapping[str, Any]) -> Tensor | LabelsOnly:
         names = item.get("vocabulary", self.classes)
         image = self._normalise(item["image"])[None]
-        if self.slide_crop is None:
-            scores = self.scores(image, names)
-        else:
-            scores = slide(
-                lambda view: self.scores(view, names), image, self.slide_crop, self.slide_stride
-            )
         size = tuple(image.shape[-2:])
-        height, width = item.get("height", size[0]), item.get("width", size[1])
-        return sem_seg_postprocess(scores[0], size, height, width)
+        target = item.get("height", size[0]), item.get("width", size[1])
+        bias = self._bias(names)
+        if len(names) * target[0] * target[1] <= self.protocol.max_scores:
+            scores = sem_seg_postprocess(self._mean_over_scales(image, names), size, *target)
+            return scores if bias is None else scores - bias
+        if target == size and self.protocol.scales == (1.0,):
+            pieces = self._pieces(image, names)
+        else:
+            pieces = resized_pieces(self._mean_over_scales(image, names), target)
+        labels = torch.empty(target, dtype=torch.int32, device=self.device)
+        try:
+            for rows, columns, scores in pieces:
+                labels[rows, columns] = label_map(scores if bias is None else scores - bias)
+        except ValueError as error:
+            raise ZssError(f"{item.get('file_name', 'an image')}: {error}; {NAN_REMEDY}") from error
+        return LabelsOnly(labels, len(names))
+
+    def _bias(self, class_names: Sequence[str]) -> Tensor | None:
+        """What is subtracted from the scores of each class, (K, 1, 1); None: nothing."""
+        if self.protocol.seen_bias == 0:
+            return None
+        trained = [name in self.train_classes for name in class_names]
+        return self.protocol.seen_bias * self.pixel_mean.new_tensor(trained).view(-1, 1, 1)
+
+    def _mean_over_scales(self, image: Tensor, class_names: Sequence[str]) -> Tensor:
+        """Normalised image (1, 3, h, w) -> scores (K, h, w)."""
+        size = tuple(image.shape[-2:])
+        scales = self.protocol.scales
+        total = None
+        for scale in scales:
+            scores = self._dense_scores(_rescale(image, scale), class_names)
+            scores = sem_seg_postprocess(scores, tuple(scores.shape[-2:]), *size)
+            total = scores if total is None else total.add_(scores)
+        return total / len(scales) if len(scales) > 1 else total
+
+    def _dense_scores(self, image: Tensor, class_names: Sequence[str]) -> Tensor:
+        """Normalised image (1, 3, h, w) -> scores (K, h, w), at once."""
+        test, score = self.protocol, self._score_function(class_names)
+        if test.slide_crop is None:
+            return score(image)[0]
+        return slide(score, image, test.slide_crop, test.slide_stride, test.slide_batch)[0]
+
+    def _pieces(self, image: Tensor, class_names: Sequence[str]) -> Iterator[Piece]:
+        """`_dense_scores` in pieces that tile the image."""
+        test = self.protocol
+        if test.slide_crop is None:
+            return self._row_pieces(image, class_names)
+        score = self._score_function(class_names)
+        return slide_pieces(score, image, test.slide_crop, test.slide_stride, test.slide_batch)
+
+    def _score_function(self, class_names: Sequence[str]) -> ScoreFunction:
+        """`scores`, where asked averaged with those of the mirrored images."""
+
+        def score(images: Tensor) -> Tensor:
+            scores = self.scores(images, class_names)
+            if not self.protocol.flip:
+                return scores
+            return (scores + self.scores(images.flip(-1), class_names).flip(-1)) / 2
+
+        return score
+
+    def _row_pieces(self, image: Tensor, class_names: Sequence[str]) -> Iterator[Piece]:
+        """One pass over the whole image (two with flip), enlarged some rows at a time."""
+        height, width = image.shape[-2:]
+        views = (image, image.flip(-1)) if self.protocol.flip else (image,)
+        logits = [self.class_logits(self._pad(list(view)), class_names) for view in views]
+        padded = self._padded_size(image)
+        for rows in row_slices(height):
+            parts = [
+                self.activate(resize_rows(x, padded, rows.start, rows.stop)[..., :width])
+                for x in logits
+            ]
+            if self.protocol.flip:
+                parts = [(parts[0] + parts[1].flip(-1)) / 2]
+            yield rows, slice(0, width), parts[0][0]
+
+    def _padded_size(self, images: Tensor) -> list[int]:
+        return [side + -side % self.size_divisibility for side in images.shape[-2:]]
 
     def _normalise(self, image: Tensor) -> Tensor:
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
@@ -174,3 +256,11 @@ class ZeroShotSegmentor(nn.Module):
             f"not reach training, which covers {len(self.train_classes)} of {len(self.classes)} "
             "classes; hide them in the mapper or set ZERO_SHOT.SETTING supervised"
         )
+
+
+def _rescale(image: Tensor, scale: float) -> Tensor:
+    """Image (1, 3, H, W) at ``scale`` times its size."""
+    if scale == 1:
+        return image
+    size = [max(1, round(scale * side)) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
