@@ -43,11 +43,12 @@ endif
 $(READY): setup.py detectron2_lite/setup.py
 	@$(MAKE) --no-print-directory setup
 
-demo: $(READY) ## generate images in VOC layout, prepare, train a tiny LDVC, print its metrics
-	$(BIN)/python -m zss_d2.data.toy_voc output/demo/datasets/VOC2012 --train 24 --val 12
-	DETECTRON2_DATASETS=output/demo/datasets $(BIN)/python datasets/prepare_voc.py --train-list train_aug --val-list val
-	DETECTRON2_DATASETS=output/demo/datasets $(BIN)/python train_net.py \
-	  --config-file configs/ldvc_voc_tiny_cpu.yaml OUTPUT_DIR output/demo/ldvc
+demo: export DETECTRON2_DATASETS ?= output/demo/datasets
+demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table and a picture, in minutes
+	$(BIN)/python datasets/prepare_mini.py
+	$(BIN)/python -m zss_d2.tools.sweep configs/maskclip_mini.yaml configs/ldvc_mini.yaml --output output/demo
+	$(BIN)/python -m zss_d2.tools.panel output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
+	  --output output/demo/panel.png
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import open_clip
 from detectron2.utils import comm
 from open_clip.transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from zss_d2.clip.image import ImageEncoder
+from zss_d2.clip.mini.tokenizer import ClosedVocabularyTokenizer
 from zss_d2.clip.text import TextEncoder
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
+_MINI = "mini"
+# Weights of the mini CLIP that come with the package; a file's name is its tag.
+_MINI_WEIGHTS = Path(__file__).parent / "mini"
 
 
 class ClipTowers(NamedTuple):
@@ -41,7 +46,8 @@ def build_clip_towers(
 
     Args:
         name: a ViT known to open_clip, or a file name (without .json) in ``model_configs``.
-        pretrained: tag of open_clip, path of a weights file, or "" for random weights.
+        pretrained: tag of open_clip, path of a weights file, or "" for random weights; ``mini`` has
+            the tags ``seed0`` and ``seed1``.
         prompt_length: learnable visual tokens per layer, see `ImageEncoder`.
         prompt_dropout: dropout on them.
         dense_tokens: "tokens", "value" or "value_residual", see `ImageEncoder`.
@@ -70,13 +76,24 @@ def assemble_towers(clip: open_clip.CLIP, image: ImageEncoder, name: str) -> Cli
     preprocess = open_clip.get_model_preprocess_cfg(clip)
     return ClipTowers(
         image=image,
-        text=TextEncoder(clip, open_clip.get_tokenizer(name)),
+        text=TextEncoder(clip, get_tokenizer(name)),
         pixel_mean=tuple(255 * value for value in preprocess["mean"]),
         pixel_std=tuple(255 * value for value in preprocess["std"]),
     )
 
 
+def get_tokenizer(name: str) -> Callable[[list[str]], Tensor]:
+    """Return the tokenizer of a model: open_clip's, or for ``mini`` the one of its few words."""
+    return ClosedVocabularyTokenizer() if name == _MINI else open_clip.get_tokenizer(name)
+
+
+def _mini_tags() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_MINI_WEIGHTS.glob("*.safetensors"))}
+
+
 def _create(name: str, pretrained: str) -> nn.Module:
+    shipped = _mini_tags() if name == _MINI else {}
+    pretrained = str(shipped.get(pretrained, pretrained))
     if name not in open_clip.list_models():
         raise ZssError(
             f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know; "
@@ -88,7 +105,7 @@ def _create(name: str, pretrained: str) -> nn.Module:
 
     tag = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag and not Path(pretrained).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(name)
+        tags = [*shipped, *open_clip.list_pretrained_tags_by_model(name)]
         raise ZssError(
             f"MODEL.CLIP.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name} "
             f"(tags: {', '.join(tags) or 'none'})"
