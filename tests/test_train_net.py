@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, TINY_CONFIG, prepare_voc
+from zss_d2.data import toy_custom
 from zss_d2.data.toy_voc import generate
 
 pytestmark = pytest.mark.slow
@@ -113,3 +114,16 @@ def test_a_checkpoint_of_another_model_is_refused(voc_root, tmp_path):
     weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
     process = train_net(voc_root, "--eval-only", "MODEL.LDVC.NUM_LAYERS", "1", *weights)
     assert "model_final.pth belongs to another model" in error_line(process)
+
+
+def test_two_processes_train_on_a_data_set_of_ones_own(tmp_path):
+    """Neither the processes nor their loader workers inherit what the parent registered."""
+    yaml = toy_custom.generate(tmp_path / "my_data")
+    sets = ("DATASETS.TRAIN", "('zss_yard_train',)", "DATASETS.TEST", "('zss_yard_val',)")
+    process = train_net(
+        tmp_path,
+        *("--num-gpus", "2", "DATASETS.CUSTOM", f"('{yaml}',)", *sets),
+        *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "OUTPUT_DIR", str(tmp_path / "out")),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "IoU-stripe" in results(tmp_path / "out")["zss_yard_val"]

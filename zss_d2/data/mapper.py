@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
 from zss_d2.data.augmentation import CategoryCrop, ResizeWithinBox, photometric_distortion
+from zss_d2.data.custom import register_custom
 from zss_d2.data.files import read_photo, read_prepared_pair
 from zss_d2.data.labels import hide_unseen
 
@@ -31,6 +32,7 @@ class ZeroShotMapper:
         augmentations: Sequence[T.Augmentation],
         image_format: str = "RGB",
         hide_unseen_labels: bool = True,
+        custom: Sequence[str] = (),
     ):
         """
         Args:
@@ -38,11 +40,18 @@ class ZeroShotMapper:
             augmentations: applied in order to the image and, in training, to the mask.
             image_format: of `detectron2.data.detection_utils.read_image`.
             hide_unseen_labels: turn pixels of unseen classes into the ignore label.
+            custom: descriptions of data sets of one's own, see `zss_d2.data.custom`.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.hide_unseen_labels = hide_unseen_labels
+        self.custom = tuple(custom)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A loader's worker that was spawned, not forked, knows the built-in data sets only.
+        self.__dict__.update(state)
+        register_custom(self.custom)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -51,6 +60,7 @@ class ZeroShotMapper:
             "augmentations": train_augmentations(cfg) if is_train else inference_augmentations(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "hide_unseen_labels": cfg.ZERO_SHOT.SETTING != "supervised",
+            "custom": cfg.DATASETS.CUSTOM,
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
