@@ -74,4 +74,4 @@ def _run_process(
     # Without it a fast process may use up the timeout while others still start.
     comm.synchronize()
     main_func(*args)
-    dist.destroy_process_group()
+    comm.destroy_process_groups()

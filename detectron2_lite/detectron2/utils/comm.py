@@ -45,6 +45,19 @@ def get_local_size() -> int:
     return dist.get_world_size(get_local_process_group()) if dist.is_initialized() else 1
 
 
+def destroy_process_groups() -> None:
+    """End communication in this process, with its threads; without a group nothing happens.
+
+    A group that is still referenced keeps its threads, and one of those that frees a tensor while
+    the interpreter shuts down aborts the process.
+    """
+    global _local_group
+    _local_group = None
+    _cpu_group.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def synchronize() -> None:
     """Wait until every process gets here."""
     if get_world_size() > 1:
