@@ -4,6 +4,7 @@ Ranks and sizes count all processes of a job; local ones those on this machine.
 """
 
 import functools
+import gc
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ def destroy_process_groups() -> None:
     global _local_group
     _local_group = None
     _cpu_group.cache_clear()
+    # A trainer, whose DDP model refers to its group, is a reference cycle.
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
