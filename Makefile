@@ -44,11 +44,14 @@ $(READY): setup.py detectron2_lite/setup.py
 	@$(MAKE) --no-print-directory setup
 
 demo: export DETECTRON2_DATASETS ?= output/demo/datasets
-demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table and a picture, in minutes
+demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a picture and a report, in minutes
 	$(BIN)/python datasets/prepare_mini.py
-	$(BIN)/python -m zss_d2.tools.sweep configs/maskclip_mini.yaml configs/ldvc_mini.yaml --output output/demo
+	$(BIN)/python -m zss_d2.tools.sweep configs/maskclip_mini.yaml configs/ldvc_mini.yaml --output output/demo \
+	  --opts TEST.PREDICTIONS png
 	$(BIN)/python -m zss_d2.tools.panel output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
 	  --output output/demo/panel.png
+	$(BIN)/python -m zss_d2.evaluation.report output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
+	  --output output/demo/report
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)

@@ -46,6 +46,7 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
         iteration: finished training iterations; None if unknown.
     """
     return {
+        "method": cfg.MODEL.META_ARCHITECTURE,
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "detectron2": detectron2.__version__,
@@ -98,8 +99,11 @@ def config_hash(cfg: CfgNode) -> str:
 
 
 def _file_hash(path: str) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str | None:

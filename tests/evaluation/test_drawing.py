@@ -1,0 +1,36 @@
+import numpy as np
+
+from zss_d2.evaluation import drawing
+
+
+def test_colours_are_distinct_and_void_is_grey():
+    colours = drawing.class_colours(35)
+    assert len({tuple(colour.round(2)) for colour in colours}) == 35
+    painted = drawing.colourise(np.array([[0, 34, 255]]), colours)
+    np.testing.assert_allclose(painted[0], [colours[0], colours[34], drawing.IGNORED])
+
+
+def test_the_legend_names_what_occurs_and_marks_what_is_unseen():
+    photo = np.zeros((8, 8, 3), np.uint8)
+    truth, prediction = np.zeros((8, 8), int), np.full((8, 8), 2)
+    truth[0] = 255
+    figure = drawing.label_picture(
+        [photo], {"truth": [truth], "model": [prediction]}, ["cat", "dog", "cow"], ["cow"], ["one"]
+    )
+    texts = {text.get_text(): text.get_fontweight() for text in figure.legends[0].get_texts()}
+    assert texts == {"cat": "normal", "cow (unseen)": "bold", "void": "normal"}
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["photo", "truth", "model"]
+    assert figure.axes[0].get_ylabel() == "one"
+
+
+def test_the_legend_stays_within_the_picture():
+    names = [f"yellow meshed thing {index}" for index in range(30)]
+    labels = np.arange(30).reshape(5, 6)
+    figure = drawing.label_picture(
+        [np.zeros((5, 6, 3), np.uint8)], {"truth": [labels], "model": [labels]}, names, names
+    )
+    drawing.png(figure, dpi=50)
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert box.x0 >= whole.x0
+    assert box.x1 <= whole.x1
