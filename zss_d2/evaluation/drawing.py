@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -18,11 +18,25 @@ LegendEntry = tuple[str, tuple, bool]
 
 
 def class_colours(number: int) -> np.ndarray:
-    """Well separated colours (number, 3) in 0..1: hues by the golden ratio, in three strengths."""
-    index = np.arange(number)
-    hue = index * 0.61803398875 % 1.0
-    saturation, value = 0.55 + 0.2 * (index % 3), 0.95 - 0.2 * (index // 3 % 3)
-    return mpl.colors.hsv_to_rgb(np.stack([hue, saturation, value], axis=1))
+    """Colours (number, 3) in 0..1, each as far as CIELAB has it from white, void and all before."""
+    steps = np.linspace(0, 1, 12, dtype=np.float32)
+    candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    lab = _lab(candidates)
+    readable = (lab[:, 0] > 30) & (lab[:, 0] < 90)
+    candidates, lab = candidates[readable], lab[readable]
+    taken = _lab(np.array([IGNORED, (1, 1, 1)], np.float32))
+    distance = np.linalg.norm(lab[:, None] - taken, axis=-1).min(axis=1)
+    chosen = []
+    for _ in range(number):
+        best = int(distance.argmax())
+        chosen.append(candidates[best])
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=-1))
+    return np.array(chosen, dtype=float).reshape(number, 3)
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """RGB (N, 3), float32 in 0..1, -> CIELAB (N, 3)."""
+    return cv2.cvtColor(rgb[None], cv2.COLOR_RGB2LAB)[0]
 
 
 def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:

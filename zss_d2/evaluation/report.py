@@ -64,7 +64,11 @@ def report(runs: Sequence[FinishedRun], resamples: int = 1000) -> list[Block]:
     names = list(dict.fromkeys(name for run in runs for name in run.metrics))
     methods = " and ".join(dict.fromkeys(run.provenance.get("method", run.name) for run in runs))
     blocks: list[Block] = [Heading(f"Zero-shot segmentation: {methods}", 1)]
-    blocks.append(Paragraph(f"{len(runs)} run(s) on {', '.join(names)}; all metrics in percent."))
+    blocks.append(
+        Paragraph(
+            f"{len(runs)} run{'s' * (len(runs) > 1)} on {', '.join(names)}; metrics in percent."
+        )
+    )
     for name in names:
         blocks += dataset_section(name, [run for run in runs if name in run.metrics], resamples)
     return [*blocks, *training_section(runs), *provenance_section(runs)]
