@@ -154,3 +154,14 @@ def test_the_generator_repeats_itself_and_spares_other_files(yard, tmp_path, cap
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     assert toy_custom.main([str(tmp_path / "full")]) == 2
     assert "thesis.txt" in capsys.readouterr().err
+
+
+def test_paths_may_hold_variables(yard, monkeypatch):
+    monkeypatch.setenv("YARD", str(yard.parent))
+    data = yaml.safe_load(yard.read_text())
+    for split in data["splits"].values():
+        split["images"] = f"$YARD/{split['images']}"
+    register_custom([rewrite(yard, splits=data["splits"])])
+    assert len(DatasetCatalog.get("zss_yard_train")) == 4
+    monkeypatch.delenv("YARD")
+    assert "$YARD" in error(yard)

@@ -7,7 +7,7 @@ ignore_label: 255                # void pixels; 255 if left out
 things: [disc]                   # optional, for the scores of things and stuff
 raw_to_train: {10: ground, 20: disc, 30: stripe, 0: 255}   # optional, if masks hold other ids
 splits:
-  train: {images: photos, masks: masks, list: train.txt}   # paths relative to this file
+  train: {images: photos, masks: masks, list: train.txt}   # relative to this file; ~ and $NAME work
   val: {images: photos, masks: masks, list: val.txt}       # list: optional
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,8 @@ class _CustomReader(SpecReader):
         return Location(images, masks, remedy, ids)
 
     def path_of(self, value: Any, key: str) -> Path:
-        return self.path.parent / Path(self.string(value, key)).expanduser()
+        text = os.path.expandvars(self.string(value, key))
+        return self.path.parent / Path(text).expanduser()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
