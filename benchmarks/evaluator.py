@@ -77,7 +77,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         one_image(Path(folder), args.classes, args.size) as (record, scores),
     ):
-        theirs, ours = SemSegEvaluator(NAME), ZeroShotSemSegEvaluator(NAME, per_image=True)
+        theirs, ours = SemSegEvaluator(NAME), ZeroShotSemSegEvaluator(NAME)
         theirs.reset()
         output = [{"sem_seg": scores}]
         calls = {
