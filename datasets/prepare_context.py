@@ -11,7 +11,7 @@ from zss_d2.data.benchmark import build_lut, load_benchmark
 from zss_d2.data.files import read_mask, read_matlab_mask, require_folder
 from zss_d2.data.prepare import Pair, add_common_arguments, main, read_id_list
 from zss_d2.data.registry import datasets_root
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 
 BENCHMARKS = ("context59", "context60")
 ORIGINAL = "mat"
@@ -99,15 +99,12 @@ def choose_encoding(masks: Path, encoding: str | None) -> str:
     return ORIGINAL
 
 
+@command
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
     benchmark = load_benchmark(args.benchmark)
-    try:
-        args.encoding = choose_encoding(args.masks, args.encoding)
-    except ZssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args.encoding = choose_encoding(args.masks, args.encoding)
     lut = None if args.encoding == ORIGINAL else build_lut(benchmark.encodings[args.encoding])
 
     def list_pairs() -> dict[str, list[Pair]]:

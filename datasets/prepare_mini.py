@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 from zss_d2.data.benchmark import Benchmark, load_benchmark
 from zss_d2.data.mini.write import claim_folder, write_split
-from zss_d2.data.prepare import check_split
-from zss_d2.data.registry import prepared_root
-from zss_d2.errors import ZssError
+from zss_d2.data.prepare import add_output_arguments, check_split
+from zss_d2.errors import command
 
 
 def parse_args(benchmark: Benchmark, argv: list[str] | None = None) -> argparse.Namespace:
@@ -29,21 +26,7 @@ def parse_args(benchmark: Benchmark, argv: list[str] | None = None) -> argparse.
             help=f"scenes in zss_mini_{split.name} (default: %(default)s)",
         )
     parser.add_argument("--seed", type=int, default=0, help="of the world (default: %(default)s)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=prepared_root(benchmark),
-        metavar="DIR",
-        help="folder to write images/SPLIT and annotations/SPLIT to "
-        "(default: $DETECTRON2_DATASETS/zss/mini, now %(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="worker processes (default: one per core, now %(default)s)",
-    )
+    add_output_arguments(parser, benchmark)
     parser.add_argument(
         "--check",
         action="store_true",
@@ -52,14 +35,12 @@ def parse_args(benchmark: Benchmark, argv: list[str] | None = None) -> argparse.
     return parser.parse_args(argv)
 
 
+@command
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns 0, or 2 after a line per problem."""
     benchmark = load_benchmark("mini")
     args = parse_args(benchmark, argv)
-    try:
-        problems = check(benchmark, args) if args.check else generate(benchmark, args)
-    except (ZssError, OSError) as error:
-        problems = [str(error)]
+    problems = check(benchmark, args) if args.check else generate(benchmark, args)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return 2 if problems else 0

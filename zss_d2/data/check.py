@@ -32,7 +32,7 @@ from zss_d2.data.custom import load_custom
 from zss_d2.data.outcome import print_outcomes
 from zss_d2.data.registry import Location, dataset_name, prepared_location, summarise
 from zss_d2.data.verify import check_location
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,7 @@ def _names(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -191,14 +192,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes"
     )
     args = parser.parse_args(argv)
-    try:
-        targets, notes = find_targets(args.subject)
-        for note in notes:
-            print(f"note: {note}")
-        failed = check_targets(targets, args.workers)
-    except ZssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    targets, notes = find_targets(args.subject)
+    for note in notes:
+        print(f"note: {note}")
+    failed = check_targets(targets, args.workers)
     print(f"{failed} problem(s)" if failed else "everything is in order")
     return 2 if failed else 0
 

@@ -16,28 +16,14 @@ from zss_d2.data.files import read_id_list
 from zss_d2.data.outcome import Outcome, print_outcomes
 from zss_d2.data.registry import prepared_location, prepared_root
 from zss_d2.data.verify import check_location, check_split
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 
 __all__ = ["Pair", "add_common_arguments", "check_split", "main", "read_id_list"]
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
     """Add the options that every ``datasets/prepare_*.py`` has."""
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=prepared_root(benchmark),
-        metavar="DIR",
-        help="folder to write images/SPLIT and annotations/SPLIT to "
-        f"(default: $DETECTRON2_DATASETS/zss/{benchmark.name}, now %(default)s)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="worker processes (default: one per core, now %(default)s)",
-    )
+    add_output_arguments(parser, benchmark)
     parser.add_argument(
         "--copy", action="store_true", help="copy the images instead of linking to the originals"
     )
@@ -63,6 +49,26 @@ def add_common_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) 
     )
 
 
+def add_output_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
+    """Add ``--output`` and ``--workers``."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=prepared_root(benchmark),
+        metavar="DIR",
+        help="folder to write images/SPLIT and annotations/SPLIT to "
+        f"(default: $DETECTRON2_DATASETS/zss/{benchmark.name}, now %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="worker processes (default: one per core, now %(default)s)",
+    )
+
+
+@command
 def main(
     benchmark: Benchmark,
     args: argparse.Namespace,
@@ -83,27 +89,23 @@ def main(
         0, or 2 after one line per problem on the error stream.
     """
     lut = benchmark.lut if lut is None else lut
-    try:
-        if args.check:
-            lenient = custom_lists or args.skip_missing
-            outcomes = _check(benchmark, args, list_pairs, lenient, lut)
-        else:
-            outcomes = [
-                prepare_split(
-                    benchmark.splits[name],
-                    pairs,
-                    args.output,
-                    lut,
-                    workers=args.workers,
-                    copy=args.copy,
-                    skip_missing=args.skip_missing,
-                    dry_run=args.dry_run,
-                )
-                for name, pairs in list_pairs().items()
-            ]
-    except (ZssError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.check:
+        lenient = custom_lists or args.skip_missing
+        outcomes = _check(benchmark, args, list_pairs, lenient, lut)
+    else:
+        outcomes = [
+            prepare_split(
+                benchmark.splits[name],
+                pairs,
+                args.output,
+                lut,
+                workers=args.workers,
+                copy=args.copy,
+                skip_missing=args.skip_missing,
+                dry_run=args.dry_run,
+            )
+            for name, pairs in list_pairs().items()
+        ]
     return _finish(outcomes, args)
 
 

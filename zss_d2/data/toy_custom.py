@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from zss_d2.data.files import write_atomic
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 
 SIZE = 96
 COLOURS = ((110, 120, 90), (200, 60, 50), (60, 80, 200), (230, 200, 60))
@@ -74,6 +74,7 @@ def _write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,11 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("root", type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
-    try:
-        print(f"{generate(args.root, args.seed)} describes 4 training and 2 validation images")
-    except (ZssError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(f"{generate(args.root, args.seed)} describes 4 training and 2 validation images")
     return 0
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from zss_d2.data.benchmark import load_benchmark
 from zss_d2.data.files import write_atomic
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 
 VOID = 255
 BORDER_PX = 2
@@ -122,6 +122,7 @@ def _save(image: Image.Image, kind: str) -> Callable[[Path], None]:
     return lambda path: image.save(path, format=kind)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, metavar="DIR", help="folder to write, as VOC2012 is")
@@ -129,11 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--val", type=int, default=12, help="scenes in val (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
-    try:
-        generate(args.root, args.train, args.val, args.seed)
-    except (ZssError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    generate(args.root, args.train, args.val, args.seed)
     print(f"{args.root}: {args.train} training and {args.val} validation scenes")
     return 0
 

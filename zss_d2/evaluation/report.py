@@ -19,7 +19,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 
 from zss_d2.data.files import read_mask, read_photo, write_atomic
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare, contributions
 from zss_d2.evaluation.counts import StoredCounts, image_key
 from zss_d2.evaluation.document import (
@@ -340,14 +340,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
-    try:
-        write_report(report(read_runs(args.runs), args.resamples), args.output)
-    except ZssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_report(report(read_runs(args.runs), args.resamples), args.output)
     print(f"report written to {args.output / 'report.html'}")
     return 0
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from zss_d2.data.files import read_mask, read_photo, write_atomic
 from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import label_picture, png
 from zss_d2.modeling.inference import label_map
 from zss_d2.tools.runs import load_run
@@ -75,14 +75,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
-    try:
-        figure = panel(args.runs, args.images)
-    except ZssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    figure = panel(args.runs, args.images)
     write_atomic(args.output, lambda path: path.write_bytes(png(figure)))
     print(f"picture written to {args.output}")
     return 0

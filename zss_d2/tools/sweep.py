@@ -29,7 +29,7 @@ from tabulate import tabulate
 import zss_d2
 from zss_d2.data.files import write_atomic
 from zss_d2.engine import load_config
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 from zss_d2.evaluation import read_results
 from zss_d2.evaluation.results import config_hash
 
@@ -226,16 +226,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
-    try:
-        runs = plan(args)
-        run_all(runs, args.num_gpus)
-        rows = collect(runs)
-    except ZssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    runs = plan(args)
+    run_all(runs, args.num_gpus)
+    rows = collect(runs)
     print(f"\n{write_tables(rows, args.output)}\nwritten to {args.output / 'table.md'}")
     return 0
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import png
 from zss_d2.evaluation.metrics import confusion_matrix, summarize
 from zss_d2.tools.runs import load_run
@@ -140,20 +140,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
     # All scores are needed here, whatever their size.
     overrides = ("TEST.SEEN_BIAS", "0.0", "TEST.MAX_SCORES_MIB", str(1 << 30))
-    try:
-        cfg, model = load_run(args.run, *overrides)
-        dataset = args.dataset or development_set(cfg)
-        if dataset not in DatasetCatalog.list():
-            raise ZssError(f"--dataset {dataset} is not registered; name one such as zss_mini_dev")
-        rows = sweep(cfg, model, dataset, sorted({0.0, *args.biases}))
-    except ZssError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    cfg, model = load_run(args.run, *overrides)
+    dataset = args.dataset or development_set(cfg)
+    if dataset not in DatasetCatalog.list():
+        raise ZssError(f"--dataset {dataset} is not registered; name one such as zss_mini_dev")
+    rows = sweep(cfg, model, dataset, sorted({0.0, *args.biases}))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from zss_d2.clip.build import ClipTowers, assemble_towers, build_clip_towers
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.data.files import write_atomic
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, command
 from zss_d2.tools.mini_clip.pairs import Batch, ScenePool, draw_pool, random_captions, sample_batch
 from zss_d2.tools.mini_clip.probe import Probe, normalise, probe
 
@@ -245,6 +245,7 @@ def report(output: Path) -> None:
     print(f"probe of the file: {probe(build_clip_towers('mini', str(output)))}", flush=True)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     default = Recipe()
     parser = argparse.ArgumentParser(
@@ -265,11 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     recipe = Recipe(seed=args.seed, steps=args.steps, batch=args.batch, scenes=args.scenes)
-    try:
-        pretrain(recipe, args.output, workers=args.workers, probe_period=args.probe_period)
-    except (ZssError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    pretrain(recipe, args.output, workers=args.workers, probe_period=args.probe_period)
     return 0
 
 
