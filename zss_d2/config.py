@@ -96,11 +96,30 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.CLIP.DENSE_TOKENS = "tokens"
     # Sentences that a class name is put into; their embeddings are averaged per class.
     cfg.MODEL.CLIP.TEMPLATES = ["a photo of a {}."]
+    # A set of sentences to use instead: "single", "coco15" or "imagenet80" (clip/templates.py).
+    cfg.MODEL.CLIP.TEMPLATE_SET = ""
+    # Average over the other names of a class, where its benchmark has some, as well.
+    cfg.MODEL.CLIP.SYNONYMS = False
+    # Blocks whose dense tokens a decoder gets, counted from 0 or, negative, from the last one.
+    cfg.MODEL.CLIP.FEATURE_LAYERS = [-1]
 
     cfg.MODEL.VISUAL_PROMPTS = CN()
     # Learnable tokens between CLS and patches, a fresh set at every layer; 0 turns them off.
     cfg.MODEL.VISUAL_PROMPTS.LENGTH = 10
     cfg.MODEL.VISUAL_PROMPTS.DROPOUT = 0.1
+    # Pass all prompts through one shared linear layer, as ZegCLIP does.
+    cfg.MODEL.VISUAL_PROMPTS.PROJECTION = False
+    # A trained LayerNorm on the output tokens before CLIP's own, as ZegCLIP has it.
+    cfg.MODEL.VISUAL_PROMPTS.NORM = False
+
+    cfg.MODEL.TEXT_PROMPTS = CN()
+    # Learnable tokens before the class name, a fresh set at every layer of the text tower; 0 turns
+    # them off. With them the sentence is the prompt and the name, and TEMPLATES are not used.
+    cfg.MODEL.TEXT_PROMPTS.LENGTH = 0
+    # Hand-crafted prompt that they start from, repeated or cut to LENGTH tokens. LDVC says that
+    # there is one, "a photo of a ..."; its length is unknown.
+    cfg.MODEL.TEXT_PROMPTS.INIT = "a photo of a"
+    cfg.MODEL.TEXT_PROMPTS.DROPOUT = 0.0
 
     cfg.MODEL.LOSS = CN()
     cfg.MODEL.LOSS.FOCAL_WEIGHT = 100.0

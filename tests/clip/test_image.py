@@ -4,6 +4,7 @@ import torch
 
 from zss_d2.clip import ImageEncoder
 from zss_d2.clip.image import VisualPrompts, resize_position_embedding
+from zss_d2.errors import ZssError
 
 PATCH = 16
 
@@ -95,3 +96,56 @@ def test_value_tokens_equal_attention_of_each_token_to_itself(clip, kind):
     features = model(images)
     torch.testing.assert_close(features.dense[0].flatten(1).T, expected)
     torch.testing.assert_close(features.cls, encoder(clip, 0)(images).cls)
+
+
+def test_projection_and_norm_of_the_prompts(clip):
+    """As ZegCLIP: one linear layer for all prompts, a LayerNorm on the output tokens."""
+    model = ImageEncoder(
+        clip.visual, prompt_length=3, prompt_dropout=0.0, prompt_projection=True, prompt_norm=True
+    ).eval()
+    plain = encoder(clip, 3)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        plain.prompts.tokens.copy_(model.prompts.projection(model.prompts.tokens))
+        model.prompt_norm.bias.fill_(0.5)
+    tokens, _ = plain._embed(images)
+    for layer, block in enumerate(clip.visual.transformer.resblocks):
+        tokens = block(plain.prompts(tokens, layer))
+    normed = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) + 0.5
+    expected = clip.visual.ln_post(normed) @ clip.visual.proj
+    features = model(images)
+    torch.testing.assert_close(features.cls, expected[:, 0])
+    torch.testing.assert_close(features.dense.flatten(2).transpose(1, 2), expected[:, 4:])
+    features.dense.square().mean().backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {
+        "prompts.tokens",
+        "prompts.projection.weight",
+        "prompts.projection.bias",
+        "prompt_norm.weight",
+        "prompt_norm.bias",
+    }
+
+
+def test_tokens_of_other_layers(clip):
+    model = ImageEncoder(
+        clip.visual, prompt_length=2, prompt_dropout=0.0, feature_layers=(0, -1)
+    ).eval()
+    images = torch.randn(2, 3, 48, 64)
+    tokens, grid = model._embed(images)
+    first = clip.visual.transformer.resblocks[0](model.prompts(tokens, 0))
+    expected = clip.visual.ln_post(first[:, 3:]) @ clip.visual.proj
+    features = model(images)
+    assert len(features.layers) == 2
+    assert features.layers[1] is features.dense
+    torch.testing.assert_close(features.layers[0].flatten(2).transpose(1, 2), expected)
+
+
+def test_a_layer_that_is_not_there_is_named(clip):
+    with pytest.raises(ZssError, match=r"FEATURE_LAYERS is \[7\], but the tower has 3 blocks"):
+        ImageEncoder(clip.visual, prompt_length=0, prompt_dropout=0.0, feature_layers=(7,))
+
+
+def test_the_backward_pass_keeps_nothing_of_the_embedding(clip):
+    """The first block is the first place where something learns."""
+    assert not encoder(clip, 2).train()._embed(torch.randn(1, 3, 64, 64))[0].requires_grad

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,10 @@ def build_clip_towers(
     *,
     prompt_length: int = 0,
     prompt_dropout: float = 0.0,
+    prompt_projection: bool = False,
+    prompt_norm: bool = False,
     dense_tokens: str = "tokens",
+    feature_layers: Sequence[int] = (-1,),
 ) -> ClipTowers:
     """Build the towers of an open_clip model; their own weights are frozen.
 
@@ -48,9 +51,9 @@ def build_clip_towers(
         name: a ViT known to open_clip, or a file name (without .json) in ``model_configs``.
         pretrained: tag of open_clip, path of a weights file, or "" for random weights; ``mini`` has
             the tags ``seed0`` and ``seed1``.
-        prompt_length: learnable visual tokens per layer, see `ImageEncoder`.
-        prompt_dropout: dropout on them.
-        dense_tokens: "tokens", "value" or "value_residual", see `ImageEncoder`.
+        prompt_length, prompt_dropout, prompt_projection, prompt_norm, dense_tokens,
+            feature_layers: of the image tower, see `ImageEncoder`. Language prompts are added to
+            the text tower with `TextEncoder.add_prompts`.
 
     Raises:
         ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit.
@@ -66,7 +69,10 @@ def build_clip_towers(
         clip.visual,
         prompt_length=prompt_length,
         prompt_dropout=prompt_dropout,
+        prompt_projection=prompt_projection,
+        prompt_norm=prompt_norm,
         dense_tokens=dense_tokens,
+        feature_layers=feature_layers,
     )
     return assemble_towers(clip, image, name)
 

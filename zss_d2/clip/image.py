@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,12 +10,15 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.errors import ZssError
+
 
 class ImageFeatures(NamedTuple):
-    """Tokens of the last layer in CLIP's joint space, not normalised."""
+    """Tokens in CLIP's joint space, not normalised."""
 
-    cls: Tensor  # (B, C)
-    dense: Tensor  # (B, C, h, w)
+    cls: Tensor  # (B, C), of the last layer
+    dense: Tensor  # (B, C, h, w), of the last layer
+    layers: tuple[Tensor, ...] = ()  # dense tokens (B, C, h, w) of each layer that was asked for
 
 
 def resize_position_embedding(
@@ -65,15 +69,26 @@ class VisualPrompts(nn.Module):
     """A set of learnable tokens for every transformer layer (VPT-deep, arXiv 2203.12119).
 
     Initialised uniformly in +-sqrt(6 / (3 * patch area + width)), the Xavier bound that VPT uses.
+    With ``project`` all of them pass one shared linear layer, as VPT has it and ZegCLIP uses it.
     """
 
     def __init__(
-        self, layers: int, length: int, width: int, patch: tuple[int, int], dropout: float
+        self,
+        layers: int,
+        length: int,
+        width: int,
+        patch: tuple[int, int],
+        dropout: float,
+        project: bool = False,
     ):
         super().__init__()
         self.length = length
         self.tokens = nn.Parameter(torch.empty(layers, length, width))
+        self.projection = nn.Linear(width, width) if project else nn.Identity()
         self.dropout = nn.Dropout(dropout)
+        if project:
+            nn.init.kaiming_normal_(self.projection.weight, mode="fan_out")
+            nn.init.zeros_(self.projection.bias)
         bound = (6 / (3 * patch[0] * patch[1] + width)) ** 0.5
         nn.init.uniform_(self.tokens, -bound, bound)
 
@@ -86,7 +101,7 @@ class VisualPrompts(nn.Module):
         Returns:
             (B, 1 + length + N, C).
         """
-        prompts = self.dropout(self.tokens[layer]).expand(len(tokens), -1, -1)
+        prompts = self.dropout(self.projection(self.tokens[layer])).expand(len(tokens), -1, -1)
         first_patch = 1 if layer == 0 else 1 + self.length
         return torch.cat([tokens[:, :1], prompts.to(tokens), tokens[:, first_patch:]], dim=1)
 
@@ -104,27 +119,43 @@ class ImageEncoder(nn.Module):
         *,
         prompt_length: int,
         prompt_dropout: float,
+        prompt_projection: bool = False,
+        prompt_norm: bool = False,
         dense_tokens: str = "tokens",
+        feature_layers: Sequence[int] = (-1,),
     ):
         """
         Args:
             visual: the tower, frozen by the caller.
             prompt_length: learnable tokens per layer, 0 for none.
             prompt_dropout: dropout on them.
+            prompt_projection: pass them through one shared linear layer.
+            prompt_norm: a trained LayerNorm on the output tokens, before CLIP's own.
             dense_tokens: "tokens", the output of the last block; "value", its value projection
                 only; "value_residual", that with residual and MLP. See `value_tokens`.
+            feature_layers: blocks, 0-based or from the end, whose dense tokens are returned too.
+
+        Raises:
+            ZssError: there is no such block.
         """
         super().__init__()
         self.visual = visual
         self.dense_tokens = dense_tokens
         self.patch_size: tuple[int, int] = tuple(visual.patch_size)
         self.embed_dim: int = visual.output_dim
+        layers, width = visual.transformer.layers, visual.transformer.width
+        if not all(-layers <= layer < layers for layer in feature_layers):
+            raise ZssError(
+                f"MODEL.CLIP.FEATURE_LAYERS is {list(feature_layers)}, but the tower has {layers} "
+                f"blocks; name some of 0..{layers - 1}, or of -{layers}..-1 from the end"
+            )
+        self.feature_layers = tuple(layer % layers for layer in feature_layers)
         self.prompts: VisualPrompts | None = None
         if prompt_length > 0:
-            layers, width = visual.transformer.layers, visual.transformer.width
             self.prompts = VisualPrompts(
-                layers, prompt_length, width, self.patch_size, prompt_dropout
+                layers, prompt_length, width, self.patch_size, prompt_dropout, prompt_projection
             )
+        self.prompt_norm = nn.LayerNorm(width, eps=1e-6) if prompt_norm else nn.Identity()
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """As usual, but the frozen tower stays in evaluation mode."""
@@ -134,20 +165,28 @@ class ImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Encode normalised images (B, 3, H, W); H and W are multiples of the patch size."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.prompts is not None):
+        learns = any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             tokens, grid = self._embed(images)
+            patches, of_layer = slice(-grid[0] * grid[1], None), {}
             for index, block in enumerate(self.visual.transformer.resblocks):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
                 before, tokens = tokens, block(tokens)  # (B, 1 + P + N, C)
-            cls, patches = tokens[:, :1], slice(-grid[0] * grid[1], None)
-            if self.dense_tokens == "tokens":
-                dense = tokens[:, patches]
-            else:
+                of_layer[index] = tokens[:, patches]
+            if self.dense_tokens != "tokens":
                 residual = self.dense_tokens == "value_residual"
-                dense = value_tokens(block, before[:, patches], residual)
-            joint = self.visual.ln_post(torch.cat([cls, dense], dim=1)) @ self.visual.proj
-        return ImageFeatures(cls=joint[:, 0], dense=joint[:, 1:].transpose(1, 2).unflatten(2, grid))
+                of_layer[index] = value_tokens(block, before[:, patches], residual)
+            joint = self._to_joint(torch.cat([tokens[:, :1], of_layer[index]], dim=1))
+            dense = _to_grid(joint[:, 1:], grid)
+            layers = tuple(
+                dense if layer == index else _to_grid(self._to_joint(of_layer[layer]), grid)
+                for layer in self.feature_layers
+            )
+        return ImageFeatures(joint[:, 0], dense, layers)
+
+    def _to_joint(self, tokens: Tensor) -> Tensor:
+        return self.visual.ln_post(self.prompt_norm(tokens)) @ self.visual.proj
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         visual = self.visual
@@ -159,3 +198,8 @@ class ImageEncoder(nn.Module):
             visual.positional_embedding, tuple(visual.grid_size), grid
         )
         return visual.ln_pre(tokens + position.to(tokens.dtype)), grid
+
+
+def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, N, C) -> (B, C, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)

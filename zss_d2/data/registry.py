@@ -124,6 +124,7 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         "seen_classes": list(benchmark.seen_names),
         "unseen_classes": list(benchmark.unseen_names),
         "thing_classes": list(benchmark.things),
+        "synonyms": {name: list(words) for name, words in benchmark.synonyms.items()},
         "ignore_label": benchmark.ignore_label,
         "evaluator_type": "sem_seg",
         "benchmark": benchmark.name,

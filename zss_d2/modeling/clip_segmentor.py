@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from zss_d2.clip import ImageEncoder, ImageFeatures, TextEncoder, build_clip_towers
+from zss_d2.clip.templates import template_set
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 
@@ -21,6 +23,7 @@ class ClipSegmentor(ZeroShotSegmentor):
         image_encoder: ImageEncoder,
         text_encoder: TextEncoder,
         templates: Sequence[str],
+        synonyms: Mapping[str, Sequence[str]] | None = None,
         **contract: Any,
     ):
         """
@@ -28,12 +31,14 @@ class ClipSegmentor(ZeroShotSegmentor):
             image_encoder: images -> CLS token and dense tokens (C channels).
             text_encoder: class names -> unit-norm embeddings (K, C).
             templates: sentences with one ``{}`` for the class name.
+            synonyms: further names of some classes.
             contract: arguments of `ZeroShotSegmentor`.
         """
         super().__init__(**contract)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.templates = tuple(templates)
+        self.synonyms = dict(synonyms or {})
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -42,17 +47,33 @@ class ClipSegmentor(ZeroShotSegmentor):
             cfg.MODEL.CLIP.PRETRAINED,
             prompt_length=cfg.MODEL.VISUAL_PROMPTS.LENGTH,
             prompt_dropout=cfg.MODEL.VISUAL_PROMPTS.DROPOUT,
+            prompt_projection=cfg.MODEL.VISUAL_PROMPTS.PROJECTION,
+            prompt_norm=cfg.MODEL.VISUAL_PROMPTS.NORM,
             dense_tokens=cfg.MODEL.CLIP.DENSE_TOKENS,
+            feature_layers=cfg.MODEL.CLIP.FEATURE_LAYERS,
         )
+        prompts = cfg.MODEL.TEXT_PROMPTS
+        if prompts.LENGTH > 0:
+            towers.text.add_prompts(prompts.LENGTH, prompts.INIT, prompts.DROPOUT)
+        named_set, synonyms = cfg.MODEL.CLIP.TEMPLATE_SET, cfg.MODEL.CLIP.SYNONYMS
         return {
             **cls.contract_from_config(cfg, towers.pixel_mean, towers.pixel_std),
             "size_divisibility": towers.image.patch_size[0],
             "image_encoder": towers.image,
             "text_encoder": towers.text,
-            "templates": cfg.MODEL.CLIP.TEMPLATES,
+            "templates": template_set(named_set) if named_set else cfg.MODEL.CLIP.TEMPLATES,
+            "synonyms": known_synonyms(cfg.DATASETS) if synonyms else {},
         }
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
-        text = self.text_encoder.classifier(class_names, self.templates)
+        text = self.text_encoder.classifier(class_names, self.templates, self.synonyms)
         return self.image_encoder(images), text
+
+
+def known_synonyms(datasets: CfgNode) -> dict[str, Sequence[str]]:
+    """Further names of the classes of ``DATASETS.TRAIN`` and ``DATASETS.TEST``."""
+    synonyms: dict[str, Sequence[str]] = {}
+    for name in (*datasets.TRAIN, *datasets.TEST):
+        synonyms |= MetadataCatalog.get(name).get("synonyms", {})
+    return synonyms
