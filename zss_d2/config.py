@@ -20,6 +20,9 @@ SETTINGS = ("inductive", "supervised")
 TRAIN_IMAGES = ("all", "without_unseen")
 PREDICTIONS = ("none", "png", "json")
 DENSE_TOKENS = ("tokens", "value", "value_residual")
+LOSSES = ("nel", "softmax")
+IGNORED = ("masked", "negatives")
+TEXT_ADAPTERS = ("descriptor", "none")
 
 
 def add_zss_config(cfg: CN) -> None:
@@ -36,6 +39,9 @@ def validate_config(cfg: CN) -> None:
         ("ZERO_SHOT.SETTING", cfg.ZERO_SHOT.SETTING, SETTINGS),
         ("ZERO_SHOT.TRAIN_IMAGES", cfg.ZERO_SHOT.TRAIN_IMAGES, TRAIN_IMAGES),
         ("MODEL.CLIP.DENSE_TOKENS", cfg.MODEL.CLIP.DENSE_TOKENS, DENSE_TOKENS),
+        ("MODEL.LOSS.NAME", cfg.MODEL.LOSS.NAME, LOSSES),
+        ("MODEL.LOSS.IGNORED", cfg.MODEL.LOSS.IGNORED, IGNORED),
+        ("MODEL.TEXT_ADAPTER.NAME", cfg.MODEL.TEXT_ADAPTER.NAME, TEXT_ADAPTERS),
         ("TEST.PREDICTIONS", cfg.TEST.PREDICTIONS, PREDICTIONS),
     ):
         if value not in known:
@@ -121,7 +127,23 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.TEXT_PROMPTS.INIT = "a photo of a"
     cfg.MODEL.TEXT_PROMPTS.DROPOUT = 0.0
 
+    # What becomes of class embeddings before the decoder. descriptor: Linear(concat[T * V_g, T])
+    # with the CLS token V_g (ZegCLIP's relation descriptor, also LDVC's); none: they stay.
+    cfg.MODEL.TEXT_ADAPTER = CN()
+    cfg.MODEL.TEXT_ADAPTER.NAME = "descriptor"
+    # Whether the descriptor starts as the identity on T (unknown for LDVC; ours) or at random, as
+    # ZegCLIP's does.
+    cfg.MODEL.TEXT_ADAPTER.IDENTITY_INIT = True
+
     cfg.MODEL.LOSS = CN()
+    # nel: every class a yes-or-no of its own, focal + dice (ZegCLIP). softmax: cross-entropy.
+    cfg.MODEL.LOSS.NAME = "nel"
+    # Pixels without label in the NEL loss. masked: they take no part. negatives: they show none of
+    # the seen classes, which ZegCLIP's released code does; unseen objects are among them.
+    cfg.MODEL.LOSS.IGNORED = "masked"
+    # Weight of the same loss on the logits of every earlier decoder layer; 0: the last one only.
+    cfg.MODEL.LOSS.AUX_WEIGHT = 0.0
+    cfg.MODEL.LOSS.CE_WEIGHT = 1.0
     cfg.MODEL.LOSS.FOCAL_WEIGHT = 100.0
     cfg.MODEL.LOSS.FOCAL_ALPHA = 0.25
     cfg.MODEL.LOSS.FOCAL_GAMMA = 2.0

@@ -1,18 +1,14 @@
-"""LDVC: the shared tests, its parts, and route attention against a slow reference."""
+"""LDVC: the shared tests, and its decoder with every setting the sources leave open."""
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch.nn import functional as F
 
-from tests.modeling.method_tester import MethodTester
+from tests.modeling.method_tester import MethodTester, batch
+from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
-from zss_d2.modeling.methods.ldvc.route_attention import (
-    RouteAttention,
-    from_windows,
-    route,
-    to_windows,
-)
-from zss_d2.modeling.relation_descriptor import RelationDescriptor
+from zss_d2.modeling.methods.ldvc.mask_head import build_mask_head
 
 
 class TestLDVC(MethodTester):
@@ -20,132 +16,168 @@ class TestLDVC(MethodTester):
     trained_prefixes = {"image_encoder", "descriptor", "decoder"}
 
 
-def decoder() -> LocalConsensusDecoder:
-    return LocalConsensusDecoder(
-        dim=8,
-        num_layers=2,
-        num_heads=2,
-        ffn_dim=16,
-        dropout=0.0,
-        route_windows=2,
-        route_topk=2,
-        init_temperature=0.5,
-        init_bias=-1.0,
+class TestLDVCWithEverySwitch(MethodTester):
+    overrides = (
+        *("MODEL.META_ARCHITECTURE", "LDVC"),
+        *("MODEL.CLIP.FEATURE_LAYERS", [0, -1]),
+        *("MODEL.TEXT_ADAPTER.NAME", "none"),
+        *("MODEL.LOSS.NAME", "softmax"),
+        *("MODEL.LOSS.AUX_WEIGHT", 0.5),
+        *("MODEL.LDVC.ORDER", ["cross", "ffn", "route"]),
+        *("MODEL.LDVC.NORM", "post"),
+        *("MODEL.LDVC.LAYER_SCALE", 0.01),
+        *("MODEL.LDVC.IDENTITY_VALUES", True),
+        *("MODEL.LDVC.ROUTE_LEPE", 3),
+        *("MODEL.LDVC.MASK_HEAD", "attention"),
     )
+    trained_prefixes = {"image_encoder", "decoder"}
 
 
-def test_windows_by_hand():
-    grid = torch.arange(16).view(1, 4, 4, 1)
-    windows = to_windows(grid, 2)
-    assert windows[0, :, :, 0].tolist() == [
-        [0, 1, 4, 5],
-        [2, 3, 6, 7],
-        [8, 9, 12, 13],
-        [10, 11, 14, 15],
-    ]
-    assert torch.equal(from_windows(windows, 2, 4, 4), grid)
+class TestWithoutDecoder(MethodTester):
+    overrides = ("MODEL.META_ARCHITECTURE", "LDVC", "MODEL.LDVC.NUM_LAYERS", 0)
+    trained_prefixes = {"image_encoder", "descriptor", "decoder"}
 
 
-def test_windows_of_an_oblong_grid_round_trip():
-    grid = torch.randn(2, 6, 9, 5)
-    assert torch.equal(from_windows(to_windows(grid, 3), 3, 6, 9), grid)
-
-
-def test_routing_by_hand():
-    """Window means are one-hot, so each window prefers the one whose key looks like its query."""
-    keys = torch.eye(3)[None, :, None]  # (1, 3 windows, 1 token, 3)
-    queries = torch.tensor([[0, 1, 0.5], [0.5, 0, 1], [0, 0, 1.0]])[None, :, None]
-    real = torch.ones(3, 1, dtype=torch.bool)
-    assert route(queries, keys, real, 2)[0, :2].tolist() == [[1, 2], [2, 0]]
-    assert route(queries, keys, real, 1)[0].tolist() == [[1], [2], [2]]
-
-
-def test_padding_neither_moves_means_nor_is_chosen():
-    keys = torch.tensor([[[1.0], [9.0]], [[2.0], [2.0]], [[7.0], [7.0]]])[None]
-    real = torch.tensor([[True, False], [True, True], [False, False]])
-    chosen = route(torch.ones_like(keys), keys, real, 2)
-    assert chosen[0, :2].tolist() == [[1, 0]] * 2  # means 1 and 2; the third window is all padding
-
-
-def slow_route_attention(module: RouteAttention, tokens: torch.Tensor) -> torch.Tensor:
-    """Each query token looks up its window, the chosen windows and their tokens, one by one."""
-    batch, height, width, dim = tokens.shape
-    side = min(module.windows, height, width)
-    h, w = -(-height // side), -(-width // side)
-    q, k, v = module.qkv(tokens).chunk(3, dim=-1)
-    members = {
-        (i, j): [
-            (y, x)
-            for y in range(i * h, min((i + 1) * h, height))
-            for x in range(j * w, min((j + 1) * w, width))
-        ]
-        for i in range(side)
-        for j in range(side)
+def decoder(**changes) -> LocalConsensusDecoder:
+    settings = {
+        "dim": 8,
+        "num_layers": 2,
+        "order": ("route", "cross", "ffn"),
+        "num_heads": 2,
+        "ffn_dim": 16,
+        "dropout": 0.0,
+        "norm": "pre",
+        "layer_scale": 0.0,
+        "identity_values": False,
+        "route_windows": 2,
+        "route_topk": 2,
+        "route_lepe": 0,
+        "mask_head": "cosine",
+        "init_temperature": 0.5,
+        "init_bias": -1.0,
     }
-    members = {key: cells for key, cells in members.items() if cells}
-    out = torch.zeros_like(tokens)
-    for b in range(batch):
-        mean = lambda t, cells: torch.stack([t[b, y, x] for y, x in cells]).mean(0)  # noqa: B023, E731
-        for cells in members.values():
-            affinity = {key: mean(q, cells) @ mean(k, other) for key, other in members.items()}
-            chosen = sorted(affinity, key=affinity.get, reverse=True)[: module.topk]
-            source = [cell for key in chosen for cell in members[key]]
-            keys = torch.stack([k[b, y, x] for y, x in source]).unflatten(1, (module.num_heads, -1))
-            values = torch.stack([v[b, y, x] for y, x in source]).unflatten(
-                1, (module.num_heads, -1)
-            )
-            for y, x in cells:
-                query = q[b, y, x].view(module.num_heads, -1)
-                scores = torch.einsum("hd,nhd->hn", query, keys) / query.shape[1] ** 0.5
-                out[b, y, x] = torch.einsum("hn,nhd->hd", scores.softmax(1), values).flatten()
-    return module.proj(out)
+    return LocalConsensusDecoder(**settings | changes).eval()
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (4, 6), (5, 7), (3, 2), (1, 5), (9, 4)])
-@pytest.mark.parametrize("topk", [1, 3, 16])
-@torch.no_grad()
-def test_route_attention_against_the_slow_reference(grid, topk):
-    module = RouteAttention(dim=8, num_heads=2, windows=4, topk=topk)
-    tokens = torch.randn(2, *grid, 8)
-    torch.testing.assert_close(
-        module(tokens), slow_route_attention(module, tokens), atol=1e-5, rtol=1e-4
-    )
+def inputs(num_features: int = 1, num_classes: int = 5) -> tuple[list[torch.Tensor], torch.Tensor]:
+    dense = [torch.randn(2, 8, 3, 4) for _ in range(num_features)]
+    return dense, torch.randn(2, num_classes, 8)
 
 
-def test_route_attention_over_all_windows_is_plain_attention():
-    module = RouteAttention(dim=8, num_heads=2, windows=2, topk=4)
-    tokens = torch.randn(1, 4, 4, 8)
-    q, k, v = (
-        x.flatten(1, 2).unflatten(-1, (2, -1)).transpose(1, 2)
-        for x in module.qkv(tokens).chunk(3, dim=-1)
-    )
-    plain = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, 4, 4, 8)
-    torch.testing.assert_close(module(tokens), module.proj(plain))
+def test_without_layers_logits_are_cosines_over_temperature_plus_bias():
+    dense, classes = inputs()
+    (logits,) = decoder(num_layers=0)(dense, classes)
+    token = F.layer_norm(dense[0][1, :, 1, 2], (8,))
+    expected = F.cosine_similarity(token, classes[1, 3], dim=0) / 0.5 - 1.0
+    assert logits.shape == (2, 5, 3, 4)
+    torch.testing.assert_close(logits[1, 3, 1, 2], expected)
 
 
-def test_descriptor_starts_as_the_identity_and_follows_its_formula():
-    descriptor = RelationDescriptor(6)
-    text, image = F.normalize(torch.randn(3, 6), dim=-1), torch.randn(2, 6)
-    torch.testing.assert_close(descriptor(text, image), text.expand(2, 3, 6))
-    torch.nn.init.normal_(descriptor.linear.weight)
-    g = image[1] / image[1].norm()
-    expected = descriptor.linear(torch.cat([text[2] * g, text[2]]))
-    torch.testing.assert_close(descriptor(text, image)[1, 2], expected)
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("layer_scale", [0.0, 0.3])
+def test_a_layer_by_hand(norm, layer_scale):
+    """Cross-attention and FFN as residuals, written out."""
+    model = decoder(num_layers=1, order=("ffn", "cross"), norm=norm, layer_scale=layer_scale)
+    (dense,), classes = inputs()
+    gate = layer_scale or 1.0
+    steps = model.layers[0].steps
+    x = dense.permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
+    for name, others in (("ffn", ()), ("cross", (classes,))):
+        ln, step = steps[name].norm, steps[name].step
+        update = gate * step(ln(x) if norm == "pre" else x, *others)
+        x = x + update if norm == "pre" else ln(x + update)
+    cosine = F.cosine_similarity(model.norm(x)[:, None], classes[:, :, None], dim=-1)
+    (logits,) = model([dense], classes)
+    torch.testing.assert_close(logits.flatten(2), cosine / 0.5 - 1.0)
 
 
-def test_logits_are_cosines_over_temperature_plus_bias():
-    model = decoder().eval()
-    model.layers = torch.nn.ModuleList()  # only the mask head is left
-    dense, classes = torch.randn(1, 8, 2, 3), torch.randn(1, 4, 8)
-    logits = model(dense, classes)
-    token = F.layer_norm(dense[0, :, 1, 2], (8,))
-    expected = F.cosine_similarity(token, classes[0, 3], dim=0) / 0.5 - 1.0
-    assert logits.shape == (1, 4, 2, 3)
-    torch.testing.assert_close(logits[0, 3, 1, 2], expected)
+def test_steps_come_in_the_given_order():
+    torch.manual_seed(0)
+    one = decoder(order=("cross", "ffn"))
+    torch.manual_seed(0)
+    other = decoder(order=("ffn", "cross"))
+    other.load_state_dict(one.state_dict())
+    dense, classes = inputs()
+    assert not torch.allclose(one(dense, classes)[0], other(dense, classes)[0])
+    assert list(other.layers[0].steps) == ["ffn", "cross"]
 
 
 def test_decoder_treats_classes_as_a_set():
     """Another order of the classes reorders the logits and changes nothing else."""
-    model, dense, classes = decoder().eval(), torch.randn(2, 8, 4, 4), torch.randn(2, 5, 8)
+    model, (dense, classes) = decoder(), inputs()
     order = torch.tensor([3, 0, 4, 1, 2])
-    torch.testing.assert_close(model(dense, classes[:, order]), model(dense, classes)[:, order])
+    (plain,), (reordered,) = model(dense, classes), model(dense, classes[:, order])
+    torch.testing.assert_close(reordered, plain[:, order])
+
+
+def test_every_layer_ends_with_what_the_decoder_gives():
+    model, (dense, classes) = decoder(num_layers=3), inputs()
+    every = model(dense, classes, every_layer=True)
+    assert [tuple(x.shape) for x in every] == [(2, 5, 3, 4)] * 3
+    torch.testing.assert_close(every[-1], model(dense, classes)[0])
+    model.layers = model.layers[:1]
+    torch.testing.assert_close(every[0], model(dense, classes)[0])
+
+
+def test_features_of_several_layers_are_joined():
+    model, (dense, classes) = decoder(num_features=2), inputs(2)
+    (logits,) = model(dense, classes)
+    (exchanged,) = model(dense[::-1], classes)
+    assert logits.shape == exchanged.shape
+    assert not torch.allclose(logits, exchanged)
+
+
+def test_the_attention_map_is_that_of_the_last_layer():
+    """A distribution over the classes at every token, equal to torch's own attention."""
+    model, (dense, classes) = decoder(order=("cross", "ffn")), inputs()
+    attention = model.attention_map(dense, classes)
+    torch.testing.assert_close(attention.sum(dim=1), torch.ones(2, 3, 4))
+    visual = model.layers[0](dense[0].permute(0, 2, 3, 1), classes)
+    cross = model.layers[1].steps["cross"]
+    reference = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    qkv = (cross.step.q, cross.step.k, cross.step.v)
+    reference.in_proj_weight.data = torch.cat([linear.weight for linear in qkv])
+    reference.in_proj_bias.data = torch.cat([linear.bias for linear in qkv])
+    _, weights = reference(cross.norm(visual).flatten(1, 2), classes, classes)
+    torch.testing.assert_close(attention.flatten(2).transpose(1, 2), weights)
+
+
+@pytest.mark.parametrize("changes", [{"num_layers": 0}, {"order": ("route", "ffn")}])
+def test_without_cross_attention_there_is_no_attention_map(changes):
+    with pytest.raises(ZssError, match="no cross-attention"):
+        decoder(**changes).attention_map(*inputs())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"order": ("cross", "mlp")}, "ORDER is .*'mlp'.*; give each of route, cross, ffn once"),
+        ({"order": ("cross", "cross")}, "once or never"),
+        ({"norm": "none"}, "NORM is 'none'; use one of pre, post"),
+        ({"mask_head": "linear"}, "MASK_HEAD is 'linear'; use cosine, attention or dot"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, message):
+    with pytest.raises(ZssError, match=message):
+        decoder(**changes)
+
+
+def test_mask_heads_by_hand():
+    visual, classes = torch.randn(1, 3, 8), torch.randn(1, 2, 8)
+    dot = build_mask_head("dot", 8, 2, 0.5, -1.0)(visual, classes)
+    torch.testing.assert_close(dot[0, 1, 2], visual[0, 2] @ classes[0, 1])
+    head = build_mask_head("attention", 8, 2, 0.5, -1.0)
+    q, k = head.attention.q(visual[0, 2]), head.attention.k(classes[0, 1])
+    expected = (q[:4] @ k[:4] + q[4:] @ k[4:]) / 2 / 4**0.5  # two heads of four channels
+    torch.testing.assert_close(head(visual, classes)[0, 1, 2], expected)
+
+
+def test_classes_stay_anchors(make_cfg):
+    """What the decoder gets as classes is the same tensor for every layer."""
+    model = build_model(make_cfg("MODEL.META_ARCHITECTURE", "LDVC")).eval()
+    seen = []
+    for layer in model.decoder.layers:
+        layer.register_forward_hook(lambda _, args, __: seen.append(args[1]))
+    model(batch((64, 64)))
+    assert len(seen) == len(model.decoder.layers) > 1
+    assert all(classes is seen[0] for classes in seen)

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from zss_d2.modeling.losses import NELLoss, dice_term, focal_term, one_hot_masks
+from zss_d2.modeling.losses import (
+    NELLoss,
+    SoftmaxLoss,
+    dice_term,
+    focal_term,
+    one_hot_masks,
+)
 
 IGNORE = 255
 
@@ -95,3 +101,37 @@ def test_a_good_prediction_costs_less():
     good = 4 * (torch.nn.functional.one_hot(targets, 3).permute(0, 3, 1, 2) - 0.5)
     for name in ("loss_focal", "loss_dice"):
         assert criterion()(good, targets)[name] < 0.3 * criterion()(-good, targets)[name]
+
+
+def test_ignored_as_negatives_equals_a_class_nobody_asked_for():
+    """Unlabelled pixels then count like pixels of one more class whose own map is left out."""
+    logits = torch.randn(2, 3, 4, 4)
+    targets = torch.randint(0, 3, (2, 4, 4))
+    targets[:, 1:3] = IGNORE
+    got = criterion(ignored_are_negatives=True)(logits, targets)
+    masks = torch.stack([targets == k for k in range(3)], dim=1).float()
+    everywhere = torch.ones(2, 1, 4, 4)
+    count = masks.amax(dim=(2, 3)).sum()
+    focal = focal_term(logits, masks, everywhere, 0.25, 2.0) / count
+    torch.testing.assert_close(got["loss_focal"], focal)
+    torch.testing.assert_close(got["loss_dice"], dice_term(logits, masks, everywhere) / count)
+    assert got["loss_focal"] != criterion()(logits, targets)["loss_focal"]
+
+
+def test_softmax_loss_by_hand():
+    """Two labelled pixels, ln 3 each for equal logits; the ignored one takes no part."""
+    loss = SoftmaxLoss(weight=2.0, ignore_label=IGNORE)
+    logits = torch.zeros(1, 3, 1, 3)
+    logits[0, :, 0, 2] = torch.tensor([9.0, -9.0, 0.0])
+    losses = loss(logits, torch.tensor([[[0, 1, IGNORE]]]))
+    assert losses["loss_ce"].item() == pytest.approx(2 * math.log(3))
+    torch.testing.assert_close(loss.activate(logits).sum(dim=1), torch.ones(1, 1, 3))
+
+
+def test_softmax_loss_without_labels_is_zero():
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = SoftmaxLoss(weight=1.0, ignore_label=IGNORE)
+    value = loss(logits, torch.full((1, 4, 4), IGNORE))["loss_ce"]
+    value.backward()
+    assert value.item() == 0
+    assert not logits.grad.any()

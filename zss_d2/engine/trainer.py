@@ -127,7 +127,12 @@ def wrap_for_processes(model: nn.Module) -> nn.Module:
         return model
     on_gpu = next(model.parameters()).is_cuda
     device_ids = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+    return DistributedDataParallel(
+        model,
+        device_ids=device_ids,
+        broadcast_buffers=False,
+        find_unused_parameters=model.find_unused_parameters,
+    )
 
 
 def _saved_checkpoint(cfg: CfgNode, iteration: int) -> str:

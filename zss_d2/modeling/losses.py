@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def one_hot_masks(targets: Tensor, num_classes: int, ignore_label: int) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,7 @@ class NELLoss(nn.Module):
     """Non-mutually exclusive loss of ZegCLIP: every class is its own binary mask.
 
     focal (all classes) + dice (classes present), both divided by the number of ground-truth class
-    masks, averaged over the ranks, at least 1. Ignored pixels take no part.
+    masks, averaged over the ranks, at least 1.
     """
 
     def __init__(
@@ -57,13 +59,24 @@ class NELLoss(nn.Module):
         focal_gamma: float,
         dice_weight: float,
         ignore_label: int,
+        ignored_are_negatives: bool = False,
     ):
+        """
+        Args:
+            ignored_are_negatives: ignored pixels show none of the classes, as in ZegCLIP's released
+                code; by default they take no part.
+        """
         super().__init__()
         self.focal_weight = focal_weight
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.dice_weight = dice_weight
         self.ignore_label = ignore_label
+        self.ignored_are_negatives = ignored_are_negatives
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Scores in 0..1 of logits (B, K, H, W)."""
+        return logits.sigmoid()
 
     def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """
@@ -76,12 +89,50 @@ class NELLoss(nn.Module):
         """
         logits = logits.float()
         masks, valid = one_hot_masks(targets, logits.shape[1], self.ignore_label)
+        if self.ignored_are_negatives:
+            valid = torch.ones_like(valid)
         num_masks = _mean_over_ranks(masks.amax(dim=(2, 3)).sum()).clamp(min=1)
         focal = focal_term(logits, masks, valid, self.focal_alpha, self.focal_gamma)
         return {
             "loss_focal": self.focal_weight * focal / num_masks,
             "loss_dice": self.dice_weight * dice_term(logits, masks, valid) / num_masks,
         }
+
+
+class SoftmaxLoss(nn.Module):
+    """Cross-entropy over mutually exclusive classes, the mean over the labelled pixels."""
+
+    def __init__(self, *, weight: float, ignore_label: int):
+        super().__init__()
+        self.weight = weight
+        self.ignore_label = ignore_label
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Scores in 0..1 of logits (B, K, H, W)."""
+        return logits.softmax(dim=1)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Arguments as of `NELLoss`; returns ``loss_ce``, a scalar."""
+        total = F.cross_entropy(
+            logits.float(), targets, ignore_index=self.ignore_label, reduction="sum"
+        )
+        labelled = (targets != self.ignore_label).sum().clamp(min=1)
+        return {"loss_ce": self.weight * total / labelled}
+
+
+def build_criterion(cfg: CfgNode, ignore_label: int) -> NELLoss | SoftmaxLoss:
+    """The loss of ``cfg.MODEL.LOSS``, which also turns logits into scores."""
+    loss = cfg.MODEL.LOSS
+    if loss.NAME == "softmax":
+        return SoftmaxLoss(weight=loss.CE_WEIGHT, ignore_label=ignore_label)
+    return NELLoss(
+        focal_weight=loss.FOCAL_WEIGHT,
+        focal_alpha=loss.FOCAL_ALPHA,
+        focal_gamma=loss.FOCAL_GAMMA,
+        dice_weight=loss.DICE_WEIGHT,
+        ignore_label=ignore_label,
+        ignored_are_negatives=loss.IGNORED == "negatives",
+    )
 
 
 def _mean_over_ranks(value: Tensor) -> Tensor:

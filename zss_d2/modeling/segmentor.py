@@ -41,6 +41,9 @@ class ZeroShotSegmentor(nn.Module):
     - ``height``, ``width`` (test): size of the result.
     """
 
+    find_unused_parameters = False
+    """Whether a training step leaves out some parameters, which distributed training must know."""
+
     def __init__(
         self,
         *,

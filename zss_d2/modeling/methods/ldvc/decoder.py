@@ -2,48 +2,111 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from zss_d2.errors import ZssError
+from zss_d2.modeling.attention import CrossAttention
+from zss_d2.modeling.methods.ldvc.mask_head import build_mask_head
 from zss_d2.modeling.methods.ldvc.route_attention import RouteAttention
+
+STEPS = ("route", "cross", "ffn")
+NORMS = ("pre", "post")
+
+
+class Residual(nn.Module):
+    """visual + gate * dropout(step(norm(visual), ...)), or with post-norm norm(visual + ...).
+
+    The gate is LayerScale: a learned factor per channel.
+    """
+
+    def __init__(self, step: nn.Module, dim: int, dropout: float, norm: str, layer_scale: float):
+        super().__init__()
+        self.step = step
+        self.norm = nn.LayerNorm(dim)
+        self.post_norm = norm == "post"
+        self.dropout = nn.Dropout(dropout)
+        self.gate = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale else None
+
+    def forward(self, visual: Tensor, *others: Tensor) -> Tensor:
+        update = self.step(visual if self.post_norm else self.norm(visual), *others)
+        update = self.dropout(update)
+        visual = visual + (update if self.gate is None else self.gate * update)
+        return self.norm(visual) if self.post_norm else visual
 
 
 class LocalConsensusLayer(nn.Module):
-    """Route attention among visual tokens, cross-attention to the classes, FFN; pre-norm residuals.
+    """Route attention among visual tokens, cross-attention to the classes and FFN, as residuals.
 
-    Which layer holds what, and in what order, is not in the public sources; see defaults.yaml.
+    Which of them a layer of the paper holds, and in what order, is not in the public sources.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, ffn_dim: int, dropout: float, windows: int, topk: int
+        self,
+        *,
+        dim: int,
+        order: Sequence[str],
+        num_heads: int,
+        ffn_dim: int,
+        dropout: float,
+        norm: str,
+        layer_scale: float,
+        identity_values: bool,
+        route_windows: int,
+        route_topk: int,
+        route_lepe: int,
     ):
+        """
+        Args:
+            order: some of `STEPS`, each at most once.
+            norm: "pre" or "post".
+            layer_scale: start of the gates, 0 for none.
+            identity_values: see `CrossAttention`.
+            route_windows, route_topk, route_lepe: see `RouteAttention`.
+        """
         super().__init__()
-        self.route_norm = nn.LayerNorm(dim)
-        self.route_attention = RouteAttention(dim, num_heads, windows, topk)
-        self.cross_norm = nn.LayerNorm(dim)
-        self.cross_attention = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
-        self.ffn_norm = nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, ffn_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(ffn_dim, dim)
-        )
-        self.dropout = nn.Dropout(dropout)
+        if norm not in NORMS:
+            raise ZssError(f"MODEL.LDVC.NORM is {norm!r}; use one of {', '.join(NORMS)}")
+        if set(order) - set(STEPS) or len(set(order)) < len(order):
+            raise ZssError(
+                f"MODEL.LDVC.ORDER is {list(order)}; give each of {', '.join(STEPS)} once or never"
+            )
 
-    def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
-        """Update visual tokens (B, h, w, C) toward class embeddings (B, K, C)."""
-        visual = visual + self.dropout(self.route_attention(self.route_norm(visual)))
-        queries = self.cross_norm(visual).flatten(1, 2)  # (B, h * w, C)
-        update, _ = self.cross_attention(queries, classes, classes, need_weights=False)
-        visual = visual + self.dropout(update).view_as(visual)
-        return visual + self.dropout(self.ffn(self.ffn_norm(visual)))
+        def build(step: str) -> nn.Module:
+            if step == "route":
+                return RouteAttention(dim, num_heads, route_windows, route_topk, route_lepe)
+            if step == "cross":
+                return CrossAttention(dim, num_heads, dropout, identity_values)
+            return nn.Sequential(
+                nn.Linear(dim, ffn_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(ffn_dim, dim)
+            )
+
+        self.steps = nn.ModuleDict(
+            {step: Residual(build(step), dim, dropout, norm, layer_scale) for step in order}
+        )
+
+    def forward(self, visual: Tensor, classes: Tensor, until: str | None = None) -> Tensor:
+        """Update visual tokens (B, h, w, C) toward class embeddings (B, K, C).
+
+        Args:
+            until: stop before this step.
+        """
+        for name, step in self.steps.items():
+            if name == until:
+                break
+            if name == "cross":
+                visual = step(visual.flatten(1, 2), classes).view_as(visual)
+            else:
+                visual = step(visual)
+        return visual
 
 
 class LocalConsensusDecoder(nn.Module):
-    """A stack of `LocalConsensusLayer` and the mask logits cos(v, t) / temperature + bias.
+    """A stack of `LocalConsensusLayer` and a mask head; without layers, the mask head alone.
 
-    Temperature and bias are learned, the temperature through its logarithm.
+    The class embeddings are anchors: nothing here changes them.
     """
 
     def __init__(
@@ -52,27 +115,59 @@ class LocalConsensusDecoder(nn.Module):
         dim: int,
         num_layers: int,
         num_heads: int,
-        ffn_dim: int,
-        dropout: float,
-        route_windows: int,
-        route_topk: int,
+        mask_head: str,
         init_temperature: float,
         init_bias: float,
+        num_features: int = 1,
+        **layer: object,
     ):
+        """
+        Args:
+            mask_head: "cosine", "attention" or "dot", see `build_mask_head`.
+            num_features: dense tokens of so many CLIP layers come in and are joined linearly.
+            layer: arguments of `LocalConsensusLayer`.
+        """
         super().__init__()
+        self.join = nn.Linear(num_features * dim, dim) if num_features > 1 else nn.Identity()
         self.layers = nn.ModuleList(
-            LocalConsensusLayer(dim, num_heads, ffn_dim, dropout, route_windows, route_topk)
-            for _ in range(num_layers)
+            LocalConsensusLayer(dim=dim, num_heads=num_heads, **layer) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(init_temperature)))
-        self.bias = nn.Parameter(torch.tensor(init_bias))
+        self.mask_head = build_mask_head(mask_head, dim, num_heads, init_temperature, init_bias)
 
-    def forward(self, dense: Tensor, classes: Tensor) -> Tensor:
-        """Dense features (B, C, h, w) and class embeddings (B, K, C) -> logits (B, K, h, w)."""
-        visual = dense.permute(0, 2, 3, 1)
-        for layer in self.layers:
+    def forward(
+        self, dense: Sequence[Tensor], classes: Tensor, every_layer: bool = False
+    ) -> list[Tensor]:
+        """Contract of `DecoderSegmentor`."""
+        visual = self._tokens(dense)
+        logits = []
+        for index, layer in enumerate(self.layers):
             visual = layer(visual, classes)
-        visual = F.normalize(self.norm(visual), dim=-1)
-        cosine = torch.einsum("bhwc,bkc->bkhw", visual, F.normalize(classes, dim=-1))
-        return cosine * torch.exp(-self.log_temperature) + self.bias
+            if every_layer and index + 1 < len(self.layers):
+                logits.append(self._logits(visual, classes))
+        return [*logits, self._logits(visual, classes)]
+
+    def attention_map(self, dense: Sequence[Tensor], classes: Tensor) -> Tensor:
+        """Attention of every token over the classes in the last layer (B, K, h, w).
+
+        Raises:
+            ZssError: there is no cross-attention.
+        """
+        if not self.layers or "cross" not in self.layers[-1].steps:
+            raise ZssError("this LDVC has no cross-attention; see MODEL.LDVC.NUM_LAYERS and ORDER")
+        visual = self._tokens(dense)
+        for layer in self.layers[:-1]:
+            visual = layer(visual, classes)
+        visual = self.layers[-1](visual, classes, until="cross")
+        cross = self.layers[-1].steps["cross"]
+        queries = visual if cross.post_norm else cross.norm(visual)
+        weights = cross.step.weights(queries.flatten(1, 2), classes)  # (B, N, K)
+        return weights.transpose(1, 2).unflatten(2, visual.shape[1:3])
+
+    def _tokens(self, dense: Sequence[Tensor]) -> Tensor:
+        """Dense tokens (B, C, h, w) of each layer -> (B, h, w, C)."""
+        return self.join(torch.cat(list(dense), dim=1).permute(0, 2, 3, 1))
+
+    def _logits(self, visual: Tensor, classes: Tensor) -> Tensor:
+        logits = self.mask_head(self.norm(visual).flatten(1, 2), classes)
+        return logits.unflatten(2, visual.shape[1:3])

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.errors import ZssError
+from zss_d2.modeling.attention import split_heads
+
 
 def to_windows(tokens: Tensor, windows: int) -> Tensor:
     """Split a grid into windows: (B, H, W, C) -> (B, P, t, C), P = windows ** 2.
@@ -57,20 +60,35 @@ class RouteAttention(nn.Module):
     attended to. A grid with fewer rows or columns than windows gets as many windows as it has.
     """
 
-    def __init__(self, dim: int, num_heads: int, windows: int, topk: int):
+    def __init__(self, dim: int, num_heads: int, windows: int, topk: int, lepe: int = 0):
+        """
+        Args:
+            windows: per side of the grid.
+            topk: windows that a window attends to.
+            lepe: kernel size, odd, of a depth-wise convolution of the values that is added to the
+                result, which lets position matter; 0 for none.
+
+        Raises:
+            ZssError: the kernel size is even.
+        """
         super().__init__()
+        if lepe and lepe % 2 == 0:
+            raise ZssError(f"MODEL.LDVC.ROUTE_LEPE is {lepe}; give 0 or an odd kernel size")
         self.num_heads = num_heads
         self.windows = windows
         self.topk = topk
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+        self.lepe = nn.Conv2d(dim, dim, lepe, padding=lepe // 2, groups=dim) if lepe else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend within the grid (B, H, W, C) -> (B, H, W, C)."""
         batch, height, width, dim = tokens.shape
         windows = min(self.windows, height, width)
         pad_h, pad_w = -height % windows, -width % windows
-        qkv = F.pad(self.qkv(tokens), (0, 0, 0, pad_w, 0, pad_h))
+        qkv = self.qkv(tokens)
+        values = qkv[..., -dim:]
+        qkv = F.pad(qkv, (0, 0, 0, pad_w, 0, pad_h))
         real = F.pad(tokens.new_ones(height, width, dtype=torch.bool), (0, pad_w, 0, pad_h))
         real = to_windows(real[None, ..., None], windows)[0, ..., 0]  # (P, t)
 
@@ -84,12 +102,10 @@ class RouteAttention(nn.Module):
         mask = real[index].flatten(2).flatten(0, 1)[:, None, None] if pad_h or pad_w else None
 
         out = F.scaled_dot_product_attention(
-            self._heads(q), self._heads(k), self._heads(v), attn_mask=mask
+            *(split_heads(x.flatten(0, 1), self.num_heads) for x in (q, k, v)), attn_mask=mask
         )
         out = out.transpose(1, 2).reshape_as(q)
-        out = from_windows(out, windows, height + pad_h, width + pad_w)
-        return self.proj(out[:, :height, :width])
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, P, n, C) -> (B * P, heads, n, C / heads)."""
-        return x.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        out = from_windows(out, windows, height + pad_h, width + pad_w)[:, :height, :width]
+        if self.lepe is not None:
+            out = out + self.lepe(values.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.proj(out)

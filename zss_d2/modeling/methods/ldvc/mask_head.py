@@ -1,0 +1,69 @@
+"""From updated visual tokens and class embeddings to mask logits.
+
+LDVC's sources only say that masks are made about as in ZegCLIP, so this is a choice.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zss_d2.errors import ZssError
+from zss_d2.modeling.attention import CrossAttention
+
+
+class CosineHead(nn.Module):
+    """cos(v, t) / temperature + bias, both learned, the temperature through its logarithm."""
+
+    def __init__(self, init_temperature: float, init_bias: float):
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(init_temperature)))
+        self.bias = nn.Parameter(torch.tensor(init_bias))
+
+    def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
+        """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
+        cosine = F.normalize(classes, dim=-1) @ F.normalize(visual, dim=-1).transpose(1, 2)
+        return cosine * torch.exp(-self.log_temperature) + self.bias
+
+
+class AttentionHead(nn.Module):
+    """Attention scores before the softmax, averaged over heads, from projections of its own.
+
+    ZegCLIP's masks with the roles of both sides exchanged.
+    """
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.attention = CrossAttention(dim, num_heads, identity_values=True)
+
+    def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
+        """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
+        return self.attention.scores(visual, classes).transpose(1, 2)
+
+
+class DotHead(nn.Module):
+    """The plain dot product of tokens and classes."""
+
+    def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
+        """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
+        return classes @ visual.transpose(1, 2)
+
+
+def build_mask_head(
+    name: str, dim: int, num_heads: int, init_temperature: float, init_bias: float
+) -> nn.Module:
+    """``MODEL.LDVC.MASK_HEAD``: "cosine", "attention" or "dot".
+
+    Raises:
+        ZssError: another name.
+    """
+    if name == "cosine":
+        return CosineHead(init_temperature, init_bias)
+    if name == "attention":
+        return AttentionHead(dim, num_heads)
+    if name == "dot":
+        return DotHead()
+    raise ZssError(f"MODEL.LDVC.MASK_HEAD is {name!r}; use cosine, attention or dot")

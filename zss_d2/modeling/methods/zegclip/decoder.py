@@ -1,0 +1,83 @@
+"""Text-query decoder: class embeddings are the queries (ZegCLIP section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zss_d2.modeling.attention import CrossAttention
+
+
+class TextQueryLayer(nn.Module):
+    """Cross-attention and FFN with post-norm residuals; no self-attention among the classes."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, dropout: float, query_norm: bool):
+        super().__init__()
+        self.query_norm = nn.LayerNorm(dim) if query_norm else nn.Identity()
+        self.attention = CrossAttention(dim, num_heads, dropout)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, ffn_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn_dim, dim)
+        )
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Update class embeddings (B, K, C) by dense tokens (B, N, C)."""
+        queries = self.query_norm(queries)
+        update = self.attention(queries, tokens)
+        queries = self.attention_norm(queries + self.dropout(update))
+        return self.ffn_norm(queries + self.dropout(self.ffn(queries)))
+
+
+class TextQueryDecoder(nn.Module):
+    """A stack of `TextQueryLayer`; the attention scores of the last one are the mask logits."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        ffn_dim: int,
+        dropout: float,
+        query_norm: bool = False,
+    ):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TextQueryLayer(dim, num_heads, ffn_dim, dropout, query_norm) for _ in range(num_layers)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, dense: Sequence[Tensor], classes: Tensor, every_layer: bool = False
+    ) -> list[Tensor]:
+        """Contract of `DecoderSegmentor`; reads the last of the dense tokens."""
+        tokens, grid = _tokens(dense)
+        logits = []
+        for layer in self.layers[:-1]:
+            if every_layer:
+                logits.append(layer.attention.scores(layer.query_norm(classes), tokens))
+            classes = layer(classes, tokens)
+        last = self.layers[-1]
+        logits.append(last.attention.scores(last.query_norm(classes), tokens))
+        return [x.unflatten(2, grid) for x in logits]
+
+    def attention_map(self, dense: Sequence[Tensor], classes: Tensor) -> Tensor:
+        """Attention of every class over the tokens in the last layer (B, K, h, w)."""
+        tokens, grid = _tokens(dense)
+        for layer in self.layers[:-1]:
+            classes = layer(classes, tokens)
+        last = self.layers[-1]
+        return last.attention.weights(last.query_norm(classes), tokens).unflatten(2, grid)
+
+
+def _tokens(dense: Sequence[Tensor]) -> tuple[Tensor, torch.Size]:
+    """The last dense tokens (B, C, h, w) as unit vectors (B, N, C), and their grid."""
+    return F.normalize(dense[-1], dim=1).flatten(2).transpose(1, 2), dense[-1].shape[2:]

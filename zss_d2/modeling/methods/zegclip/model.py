@@ -1,0 +1,38 @@
+"""The ZegCLIP meta-architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from zss_d2.modeling.decoder_segmentor import DecoderSegmentor
+from zss_d2.modeling.methods.zegclip.decoder import TextQueryDecoder
+
+
+@META_ARCH_REGISTRY.register()
+class ZegCLIP(DecoderSegmentor):
+    """Class embeddings are updated toward visual tokens: the direction that LDVC reverses."""
+
+    # The last layer gives masks only, so nothing reaches what would update its queries.
+    find_unused_parameters = True
+
+    @configurable
+    def __init__(self, **parts: Any):
+        """Arguments of `DecoderSegmentor`."""
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        parts = super().from_config(cfg)
+        settings = cfg.MODEL.ZEGCLIP
+        decoder = TextQueryDecoder(
+            dim=parts["image_encoder"].embed_dim,
+            num_layers=settings.NUM_LAYERS,
+            num_heads=settings.NUM_HEADS,
+            ffn_dim=settings.FFN_DIM,
+            dropout=settings.DROPOUT,
+            query_norm=settings.QUERY_NORM,
+        )
+        return {**parts, "decoder": decoder}
