@@ -23,6 +23,7 @@ DENSE_TOKENS = ("tokens", "value", "value_residual")
 LOSSES = ("nel", "softmax")
 IGNORED = ("masked", "negatives")
 TEXT_ADAPTERS = ("descriptor", "none")
+AUTOCAST = ("", "bfloat16")
 
 
 def add_zss_config(cfg: CN) -> None:
@@ -38,6 +39,7 @@ def validate_config(cfg: CN) -> None:
     for key, value, known in (
         ("ZERO_SHOT.SETTING", cfg.ZERO_SHOT.SETTING, SETTINGS),
         ("ZERO_SHOT.TRAIN_IMAGES", cfg.ZERO_SHOT.TRAIN_IMAGES, TRAIN_IMAGES),
+        ("MODEL.AUTOCAST", cfg.MODEL.AUTOCAST, AUTOCAST),
         ("MODEL.CLIP.DENSE_TOKENS", cfg.MODEL.CLIP.DENSE_TOKENS, DENSE_TOKENS),
         ("MODEL.LOSS.NAME", cfg.MODEL.LOSS.NAME, LOSSES),
         ("MODEL.LOSS.IGNORED", cfg.MODEL.LOSS.IGNORED, IGNORED),
@@ -45,7 +47,7 @@ def validate_config(cfg: CN) -> None:
         ("TEST.PREDICTIONS", cfg.TEST.PREDICTIONS, PREDICTIONS),
     ):
         if value not in known:
-            raise ZssError(f"{key} is {value!r}; use one of {', '.join(known)}")
+            raise ZssError(f"{key} is {value!r}; use one of {', '.join(map(repr, known))}")
     if cfg.INPUT.FORMAT != "RGB":
         raise ZssError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP towers expect 'RGB'")
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
@@ -91,6 +93,13 @@ def _add_model_config(cfg: CN) -> None:
     # Mean and standard deviation of RGB in 0..255; empty: those the CLIP weights were trained with.
     cfg.MODEL.PIXEL_MEAN = []
     cfg.MODEL.PIXEL_STD = []
+
+    # "bfloat16": the network computes in it, on any device, losses and scores in single precision.
+    # Detectron2's SOLVER.AMP is the other way, float16 with scaled gradients on a GPU.
+    cfg.MODEL.AUTOCAST = ""
+    # Backend of torch.compile for the parts of the model, such as "inductor", which needs a C++
+    # compiler; empty: off. The first steps, and the first image of a new size, then take longer.
+    cfg.MODEL.COMPILE = ""
 
     cfg.MODEL.CLIP = CN()
     # Any ViT of open_clip.list_models(), or one of zss_d2/clip/model_configs.

@@ -35,7 +35,7 @@ def test_overrides_win_and_the_config_is_frozen():
         ({"opts": ["SOLVER.MAXITER", "7"]}, "command line: .*SOLVER.MAXITER"),
         ({"opts": ["SOLVER.MAX_ITER", "many"]}, "command line: .*SOLVER.MAX_ITER"),
         ({"opts": ["SOLVER.MAX_ITER"]}, "command line: .*odd length|command line: .*SOLVER"),
-        ({"opts": ["ZERO_SHOT.SETTING", "blind"]}, "'blind'; use one of inductive, supervised"),
+        ({"opts": ["ZERO_SHOT.SETTING", "blind"]}, "'blind'; use one of 'inductive', 'supervised'"),
         ({"opts": ["INPUT.FORMAT", "BGR"]}, "INPUT.FORMAT is 'BGR'"),
     ],
 )

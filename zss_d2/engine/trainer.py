@@ -57,6 +57,13 @@ class ZeroShotTrainer(DefaultTrainer):
             ) from error
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = super().build_model(cfg)
+        if cfg.MODEL.COMPILE:
+            compile_parts(model, cfg.MODEL.COMPILE)
+        return model
+
+    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return optim.build_optimizer(cfg, model)
 
@@ -133,6 +140,21 @@ def wrap_for_processes(model: nn.Module) -> nn.Module:
         broadcast_buffers=False,
         find_unused_parameters=model.find_unused_parameters,
     )
+
+
+def compile_parts(model: nn.Module, backend: str) -> None:
+    """Have `torch.compile` take over the forward pass of every part, in place.
+
+    Not of the whole: its python code, which loops over images, would only break the graphs.
+
+    Raises:
+        ZssError: unknown backend.
+    """
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ZssError(f"MODEL.COMPILE is {backend!r}; use one of {', '.join(known)}, or ''")
+    for part in model.children():
+        part.compile(backend=backend)
 
 
 def _saved_checkpoint(cfg: CfgNode, iteration: int) -> str:

@@ -54,6 +54,7 @@ class ZeroShotSegmentor(nn.Module):
         train_classes: Sequence[str],
         ignore_label: int,
         protocol: InferenceProtocol | None = None,
+        autocast: torch.dtype | None = None,
     ):
         """
         Args:
@@ -63,6 +64,7 @@ class ZeroShotSegmentor(nn.Module):
             train_classes: those whose labels may be used; in the inductive setting the seen ones.
             ignore_label: label of pixels without a usable class.
             protocol: how the scores of a test image are made; None: in one plain pass.
+            autocast: precision of the network, losses and scores aside; None: that of its weights.
         """
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -72,6 +74,7 @@ class ZeroShotSegmentor(nn.Module):
         self.train_classes = tuple(train_classes)
         self.ignore_label = ignore_label
         self.protocol = protocol or InferenceProtocol()
+        self.autocast = autocast
         self.register_buffer("label_map", self._build_label_map(), False)
 
     @classmethod
@@ -90,6 +93,7 @@ class ZeroShotSegmentor(nn.Module):
             "train_classes": metadata.seen_classes if inductive else metadata.stuff_classes,
             "ignore_label": metadata.ignore_label,
             "protocol": InferenceProtocol.from_config(cfg),
+            "autocast": getattr(torch, cfg.MODEL.AUTOCAST) if cfg.MODEL.AUTOCAST else None,
         }
 
     @property
@@ -113,7 +117,9 @@ class ZeroShotSegmentor(nn.Module):
         a `LabelsOnly`."""
         if self.training:
             images = self._pad([self._normalise(x["image"]) for x in batched_inputs])
-            return self.losses(images, self._targets(batched_inputs))
+            targets = self._targets(batched_inputs)
+            with self._precision():
+                return self.losses(images, targets)
         return [{"sem_seg": self._segment(x)} for x in batched_inputs]
 
     def activate(self, logits: Tensor) -> Tensor:
@@ -124,7 +130,7 @@ class ZeroShotSegmentor(nn.Module):
 
     def scores(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised, unpadded images (B, 3, H, W) -> scores (B, K, H, W) in 0..1."""
-        logits = self.class_logits(self._pad(list(images)), class_names)
+        logits = self._logits(images, class_names)
         height, width = images.shape[-2:]
         upsampled = self.upsample(logits, self._padded_size(images))
         return self.activate(upsampled[..., :height, :width])
@@ -132,7 +138,15 @@ class ZeroShotSegmentor(nn.Module):
     @staticmethod
     def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
         """Resize logits (B, K, h, w) bilinearly to ``size`` (H, W)."""
-        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+        return F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False)
+
+    def _logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
+        """Unpadded images (B, 3, H, W) -> logits of the padded ones, in single precision."""
+        with self._precision():
+            return self.class_logits(self._pad(list(images)), class_names).float()
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def _segment(self, item: Mapping[str, Any]) -> Tensor | LabelsOnly:
         names = item.get("vocabulary", self.classes)
@@ -203,7 +217,7 @@ class ZeroShotSegmentor(nn.Module):
         """One pass over the whole image (two with flip), enlarged some rows at a time."""
         height, width = image.shape[-2:]
         views = (image, image.flip(-1)) if self.protocol.flip else (image,)
-        logits = [self.class_logits(self._pad(list(view)), class_names) for view in views]
+        logits = [self._logits(view, class_names) for view in views]
         padded = self._padded_size(image)
         for rows in row_slices(height):
             parts = [
