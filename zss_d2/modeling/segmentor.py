@@ -116,11 +116,15 @@ class ZeroShotSegmentor(nn.Module):
         These are scores in 0..1, less the seen bias; a map larger than ``protocol.max_scores`` is
         a `LabelsOnly`."""
         if self.training:
-            images = self._pad([self._normalise(x["image"]) for x in batched_inputs])
+            images = self._pad([self.normalise(x["image"]) for x in batched_inputs])
             targets = self._targets(batched_inputs)
             with self._precision():
                 return self.losses(images, targets)
         return [{"sem_seg": self._segment(x)} for x in batched_inputs]
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """RGB in 0..255, (3, H, W) -> what the network takes, on its device."""
+        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def activate(self, logits: Tensor) -> Tensor:
         """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself.
@@ -132,7 +136,7 @@ class ZeroShotSegmentor(nn.Module):
         """Normalised, unpadded images (B, 3, H, W) -> scores (B, K, H, W) in 0..1."""
         logits = self._logits(images, class_names)
         height, width = images.shape[-2:]
-        upsampled = self.upsample(logits, self._padded_size(images))
+        upsampled = self.upsample(logits, self.padded_size(images))
         return self.activate(upsampled[..., :height, :width])
 
     @staticmethod
@@ -150,7 +154,7 @@ class ZeroShotSegmentor(nn.Module):
 
     def _segment(self, item: Mapping[str, Any]) -> Tensor | LabelsOnly:
         names = item.get("vocabulary", self.classes)
-        image = self._normalise(item["image"])[None]
+        image = self.normalise(item["image"])[None]
         size = tuple(image.shape[-2:])
         target = item.get("height", size[0]), item.get("width", size[1])
         bias = self._bias(names)
@@ -218,7 +222,7 @@ class ZeroShotSegmentor(nn.Module):
         height, width = image.shape[-2:]
         views = (image, image.flip(-1)) if self.protocol.flip else (image,)
         logits = [self._logits(view, class_names) for view in views]
-        padded = self._padded_size(image)
+        padded = self.padded_size(image)
         for rows in row_slices(height):
             parts = [
                 self.activate(resize_rows(x, padded, rows.start, rows.stop)[..., :width])
@@ -228,11 +232,9 @@ class ZeroShotSegmentor(nn.Module):
                 parts = [(parts[0] + parts[1].flip(-1)) / 2]
             yield rows, slice(0, width), parts[0][0]
 
-    def _padded_size(self, images: Tensor) -> list[int]:
+    def padded_size(self, images: Tensor) -> list[int]:
+        """Height and width that images (..., H, W) have once padded."""
         return [side + -side % self.size_divisibility for side in images.shape[-2:]]
-
-    def _normalise(self, image: Tensor) -> Tensor:
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def _pad(self, images: list[Tensor]) -> Tensor:
         return ImageList.from_tensors(images, self.size_divisibility).tensor

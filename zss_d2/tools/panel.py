@@ -22,10 +22,10 @@ from torch import nn
 
 from zss_d2.data.files import read_mask, read_photo, write_atomic
 from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.errors import ZssError, command
+from zss_d2.errors import command
 from zss_d2.evaluation.drawing import label_picture, png
 from zss_d2.modeling.inference import label_map
-from zss_d2.tools.runs import load_run
+from zss_d2.tools.runs import choose, load_runs
 
 
 @torch.inference_mode()
@@ -36,23 +36,9 @@ def predict(cfg: CfgNode, model: nn.Module, records: Sequence[dict]) -> list[np.
     return [label_map(scores).cpu().numpy() for scores in outputs]
 
 
-def choose(records: Sequence[dict], number: int, unseen_ids: Sequence[int]) -> list[dict]:
-    """The first records that show something unseen, then others, ``number`` in all."""
-    with_unseen = (
-        r for r in records if np.isin(read_mask(r["sem_seg_file_name"]), unseen_ids).any()
-    )
-    chosen = [record for _, record in zip(range(number), with_unseen, strict=False)]
-    others = (record for record in records if record not in chosen)
-    return chosen + [record for _, record in zip(range(number - len(chosen)), others, strict=False)]
-
-
 def panel(folders: Sequence[Path], number: int) -> Figure:
     """The picture for runs that were tested on the same data set."""
-    runs = {folder: load_run(folder) for folder in folders}
-    names = {cfg.DATASETS.TEST[0] for cfg, _ in runs.values()}
-    if len(names) > 1:
-        raise ZssError(f"the runs were tested on different data sets: {', '.join(sorted(names))}")
-    dataset = names.pop()
+    runs, dataset = load_runs(folders)
     records = DatasetCatalog.get(dataset)
     metadata = MetadataCatalog.get(dataset)
     classes, unseen = metadata.stuff_classes, metadata.unseen_classes

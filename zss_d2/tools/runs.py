@@ -1,13 +1,16 @@
-"""Models of finished runs."""
+"""Models of finished runs, and pictures to show them on."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 
+from zss_d2.data.files import read_mask
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.errors import ZssError
 
@@ -31,3 +34,26 @@ def load_run(folder: Path, *overrides: str) -> tuple[CfgNode, nn.Module]:
     trained = checkpointer.has_checkpoint()
     checkpointer.load(checkpointer.get_checkpoint_file() if trained else cfg.MODEL.WEIGHTS)
     return cfg, model
+
+
+def load_runs(folders: Sequence[Path]) -> tuple[dict[Path, tuple[CfgNode, nn.Module]], str]:
+    """`load_run` of every folder, and the data set that all of them were tested on.
+
+    Raises:
+        ZssError: a folder is no run, or they were tested on different data sets.
+    """
+    runs = {folder: load_run(folder) for folder in folders}
+    names = {cfg.DATASETS.TEST[0] for cfg, _ in runs.values()}
+    if len(names) > 1:
+        raise ZssError(f"the runs were tested on different data sets: {', '.join(sorted(names))}")
+    return runs, names.pop()
+
+
+def choose(records: Sequence[dict], number: int, unseen_ids: Sequence[int]) -> list[dict]:
+    """The first records that show something unseen, then others, ``number`` in all."""
+    with_unseen = (
+        r for r in records if np.isin(read_mask(r["sem_seg_file_name"]), unseen_ids).any()
+    )
+    chosen = [record for _, record in zip(range(number), with_unseen, strict=False)]
+    others = (record for record in records if record not in chosen)
+    return chosen + [record for _, record in zip(range(number - len(chosen)), others, strict=False)]

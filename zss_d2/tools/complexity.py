@@ -1,0 +1,112 @@
+"""Parameters and multiply-adds of methods, by fvcore, as a table.
+
+    python -m zss_d2.tools.complexity configs/zegclip_voc.yaml configs/ldvc_voc.yaml --size 512
+
+One image against all classes of the training data set, whose embeddings are computed beforehand, as
+they are in testing. Weights do not matter and are not loaded. fvcore counts a multiply-add as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from fvcore.nn import FlopCountAnalysis
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from zss_d2.engine import load_config
+from zss_d2.errors import command
+
+
+class OneImage(nn.Module):
+    """What is done for every test image: normalised images (1, 3, H, W) -> logits."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.names = model.classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.class_logits(images, self.names)
+
+
+def attention_multiply_adds(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Q K^T and its product with V, of ``scaled_dot_product_attention``, unknown to fvcore.
+
+    Queries (..., N, E), keys (..., M, E) and values (..., M, D).
+    """
+    query, key, value = (x.type().sizes() for x in inputs[:3])
+    rows = torch.Size(query[:-1]).numel()
+    return rows * key[-2] * (query[-1] + value[-1])
+
+
+@torch.no_grad()
+def count(model: nn.Module, size: int) -> dict[str, float]:
+    """Millions of parameters and billions of multiply-adds of a model for one image.
+
+    Returns:
+        ``trained`` and ``parameters``; ``encoder``, the multiply-adds of the image tower (0 if the
+        model has none), and ``total``.
+    """
+    model.eval()
+    wrapped = OneImage(model)
+    images = torch.zeros(1, 3, size, size)
+    wrapped(images)  # the class embeddings are cached from here on
+    # Its fused kernel would hide the attention of the towers.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        analysis = FlopCountAnalysis(wrapped, images)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention_multiply_adds)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_module = analysis.by_module()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    return {
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6,
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "encoder": by_module["model.image_encoder"] / 1e9,
+        "total": by_module[""] / 1e9,
+    }
+
+
+def row(config: Path, opts: Sequence[str], size: int) -> list[object]:
+    """One line of the table."""
+    overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu", *opts]
+    cfg: CfgNode = load_config(argparse.Namespace(config_file=str(config), opts=overrides))
+    model = build_model(cfg)
+    numbers = count(model, size)
+    ratio = numbers["total"] / numbers["encoder"] if numbers["encoder"] else float("nan")
+    return [config.stem, len(model.classes), *numbers.values(), ratio]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG")
+    parser.add_argument("--size", type=int, default=512, help="side of the image, px")
+    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides")
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    args = parse_args(argv)
+    logging.disable(logging.WARNING)  # random weights are meant here
+    headers = ["config", "classes", "trained M", "params M", "tower G", "total G", "total / tower"]
+    rows = [row(config, args.opts, args.size) for config in args.configs]
+    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", "", *[".2f"] * 4, ".3f")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
