@@ -84,6 +84,8 @@ def slide(score: ScoreFunction, image: Tensor, crop: int, stride: int, batch: in
     """
     whole = None
     for rows, columns, scores in slide_pieces(score, image, crop, stride, batch):
+        if scores.shape[1:] == image.shape[2:]:
+            return scores[None]
         if whole is None:
             whole = scores.new_empty(1, len(scores), *image.shape[-2:])
         whole[..., rows, columns] = scores
@@ -100,6 +102,9 @@ def slide_pieces(
     """
     height, width = image.shape[-2:]
     tops, lefts = window_starts(height, crop, stride), window_starts(width, crop, stride)
+    if len(tops) == len(lefts) == 1:
+        yield slice(0, height), slice(0, width), score(image)[0]
+        return
     windows = _window_scores(score, image, crop, list(product(tops, lefts)), batch)
     row_counts = _coverage(tops, crop, height).to(image.device)
     column_counts = _coverage(lefts, crop, width).to(image.device)

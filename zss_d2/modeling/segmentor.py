@@ -159,7 +159,7 @@ class ZeroShotSegmentor(nn.Module):
         target = item.get("height", size[0]), item.get("width", size[1])
         bias = self._bias(names)
         if len(names) * target[0] * target[1] <= self.protocol.max_scores:
-            scores = sem_seg_postprocess(self._mean_over_scales(image, names), size, *target)
+            scores = _to_size(self._mean_over_scales(image, names), target)
             return scores if bias is None else scores - bias
         if target == size and self.protocol.scales == (1.0,):
             pieces = self._pieces(image, names)
@@ -187,7 +187,7 @@ class ZeroShotSegmentor(nn.Module):
         total = None
         for scale in scales:
             scores = self._dense_scores(_rescale(image, scale), class_names)
-            scores = sem_seg_postprocess(scores, tuple(scores.shape[-2:]), *size)
+            scores = _to_size(scores, size)
             total = scores if total is None else total.add_(scores)
         return total / len(scales) if len(scales) > 1 else total
 
@@ -275,6 +275,12 @@ class ZeroShotSegmentor(nn.Module):
             f"not reach training, which covers {len(self.train_classes)} of {len(self.classes)} "
             "classes; hide them in the mapper or set ZERO_SHOT.SETTING supervised"
         )
+
+
+def _to_size(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scores (K, h, w) at another size; the same ones where it is no other."""
+    present = tuple(scores.shape[-2:])
+    return scores if present == size else sem_seg_postprocess(scores, present, *size)
 
 
 def _rescale(image: Tensor, scale: float) -> Tensor:

@@ -60,15 +60,10 @@ def count(model: nn.Module, size: int) -> dict[str, float]:
     wrapped = OneImage(model)
     images = torch.zeros(1, 3, size, size)
     wrapped(images)  # the class embeddings are cached from here on
-    # Its fused kernel would hide the attention of the towers.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        analysis = FlopCountAnalysis(wrapped, images)
-        analysis.set_op_handle("aten::scaled_dot_product_attention", attention_multiply_adds)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        by_module = analysis.by_module()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
+    analysis = FlopCountAnalysis(wrapped, images)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", attention_multiply_adds)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_module = analysis.by_module()
     return {
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6,
         "parameters": sum(p.numel() for p in model.parameters()) / 1e6,

@@ -1,0 +1,124 @@
+#!/usr/bin/env python
+"""LDVC and ZegCLIP per 512 x 512 image, as ratios to the bare image tower of open_clip, in one run.
+
+python benchmarks/inference.py --repeats 5              # testing
+python benchmarks/inference.py --repeats 3 --train      # a training step, with peak memory
+
+Random weights: they do not change the time. The class embeddings are cached, as in testing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import open_clip
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+from zss_d2.engine import load_config
+
+CONFIGS = (
+    ("20 classes, 10 prompts", ("configs/zegclip_voc.yaml", "configs/ldvc_voc.yaml")),
+    ("171 classes, 100 prompts", ("configs/zegclip_coco.yaml", "configs/ldvc_coco.yaml")),
+)
+
+
+def build(config: str, device: str) -> nn.Module:
+    opts = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", device]
+    return build_model(load_config(argparse.Namespace(config_file=config, opts=opts)))
+
+
+def seconds(function: Callable[[], object], device: str) -> float:
+    start = time.perf_counter()
+    function()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def inference(model: nn.Module, item: dict) -> Callable[[], object]:
+    """The whole call for one image: normalise, towers, decoder, scores at the image's size."""
+    model.eval()
+
+    def run() -> None:
+        with torch.inference_mode():
+            model([item])
+
+    return run
+
+
+def training(model: nn.Module, item: dict) -> Callable[[], object]:
+    """Forward and backward pass of one image."""
+    model.train()
+
+    def run() -> None:
+        model.zero_grad()
+        sum(model([item]).values()).backward()
+
+    return run
+
+
+def bare_tower(size: int, device: str) -> Callable[[], object]:
+    """open_clip's own image tower on one image, without gradient."""
+    visual = open_clip.create_model("ViT-B-16", force_image_size=size).visual.eval().to(device)
+    images = torch.randn(1, 3, size, size, device=device)
+
+    def run() -> None:
+        with torch.inference_mode():
+            visual(images)
+
+    return run
+
+
+def peak_mib(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=512, help="side of the image, px")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, each of every model")
+    parser.add_argument("--train", action="store_true", help="a training step instead of testing")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)  # random weights are meant here
+
+    size, device = args.size, args.device
+    item = {
+        "image": torch.randint(0, 255, (3, size, size), dtype=torch.uint8),
+        "sem_seg": (torch.arange(size) * 4 // size).repeat(size, 1),
+    }
+    print(f"ViT-B-16, {size} x {size}, {device}, {torch.get_num_threads()} threads, fp32")
+    baseline = bare_tower(size, device)
+    for title, configs in CONFIGS:
+        models = [build(config, device) for config in configs]
+        prepare = training if args.train else inference
+        calls = {"open_clip tower": baseline}
+        calls |= {type(model).__name__: prepare(model, item) for model in models}
+        for name, call in calls.items():
+            call()
+            if args.train and name != "open_clip tower":
+                print(f"{title}: {name} peak {peak_mib(device):.0f} MiB of the process so far")
+        rounds = [
+            {name: seconds(call, device) for name, call in calls.items()}
+            for _ in range(args.repeats)
+        ]
+        for name in calls:
+            ratios = [times[name] / times["open_clip tower"] for times in rounds]
+            median = statistics.median(times[name] for times in rounds)
+            print(
+                f"{title}: {name:15s} {median * 1e3:7.0f} ms, ratio "
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            )
+
+
+if __name__ == "__main__":
+    main()
