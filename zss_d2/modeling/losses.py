@@ -75,8 +75,8 @@ class NELLoss(nn.Module):
         self.ignored_are_negatives = ignored_are_negatives
 
     def activate(self, logits: Tensor) -> Tensor:
-        """Scores in 0..1 of logits (B, K, H, W)."""
-        return logits.sigmoid()
+        """Scores in 0..1 of logits (B, K, H, W), in place."""
+        return logits.sigmoid_()
 
     def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """

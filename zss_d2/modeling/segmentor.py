@@ -127,10 +127,10 @@ class ZeroShotSegmentor(nn.Module):
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def activate(self, logits: Tensor) -> Tensor:
-        """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself.
+        """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself; may work in place.
 
         By default every class is its own yes-or-no."""
-        return logits.sigmoid()
+        return logits.sigmoid_()
 
     def scores(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised, unpadded images (B, 3, H, W) -> scores (B, K, H, W) in 0..1."""

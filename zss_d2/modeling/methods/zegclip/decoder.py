@@ -45,14 +45,21 @@ class TextQueryDecoder(nn.Module):
         ffn_dim: int,
         dropout: float,
         query_norm: bool = False,
+        init_std: float = 0.02,
     ):
+        """
+        Args:
+            num_layers, num_heads, ffn_dim, dropout: of the decoder.
+            query_norm: a LayerNorm on the queries that enter a layer.
+            init_std: standard deviation that all weights are drawn with.
+        """
         super().__init__()
         self.layers = nn.ModuleList(
             TextQueryLayer(dim, num_heads, ffn_dim, dropout, query_norm) for _ in range(num_layers)
         )
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=init_std)
                 nn.init.zeros_(module.bias)
 
     def forward(

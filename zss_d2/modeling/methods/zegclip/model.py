@@ -34,5 +34,6 @@ class ZegCLIP(DecoderSegmentor):
             ffn_dim=settings.FFN_DIM,
             dropout=settings.DROPOUT,
             query_norm=settings.QUERY_NORM,
+            init_std=settings.INIT_STD,
         )
         return {**parts, "decoder": decoder}
