@@ -1,11 +1,15 @@
+import argparse
 from pathlib import Path
 
 import pytest
 import yaml
 from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 
 from tests.conftest import ROOT
 from zss_d2.config import add_zss_config, validate_config
+from zss_d2.engine import load_config
+from zss_d2.engine.optim import build_optimizer
 
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 
@@ -16,6 +20,21 @@ def test_every_config_merges_and_is_valid(path: Path):
     add_zss_config(cfg)
     cfg.merge_from_file(str(path))
     validate_config(cfg)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_makes_a_model(path: Path):
+    """And, where there is something to train, an optimizer: its learning rates name its parts."""
+    towers = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu"]
+    if "mini" not in path.stem.lower():
+        towers += ["MODEL.CLIP.NAME", "zss-tiny"]
+    # A base config has the model of another one, but not yet its data.
+    data = ["DATASETS.TRAIN", ("zss_voc_train",)] if path.stem == "Base-ZeroShot" else []
+    cfg = load_config(argparse.Namespace(config_file=str(path), opts=[*towers, *data]))
+    model = build_model(cfg)
+    assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE
+    if any(p.requires_grad for p in model.parameters()):
+        assert build_optimizer(cfg, model).param_groups
 
 
 def test_voc_follows_the_documented_zegclip_settings():
