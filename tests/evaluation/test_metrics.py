@@ -62,6 +62,8 @@ def test_summary_by_hand():
     #                 truth: a  b  u
     confusion = np.array([[4, 1, 0], [0, 3, 2], [0, 0, 2]])
     metrics = summarize(confusion, NAMES, ["u"])
+    assert metrics["unseen-as-seen"] == pytest.approx(50)
+    assert metrics["seen-as-unseen"] == 0
     a, b, u = 4 / 5, 3 / 6, 2 / 4
     assert metrics["IoU-a"] == pytest.approx(100 * a)
     assert metrics["IoU-b"] == pytest.approx(100 * b)
@@ -85,7 +87,8 @@ def test_a_class_without_truth_is_left_out_but_its_predictions_count_as_errors()
 
 def test_undefined_metrics_are_nan_and_a_missed_class_gives_zero():
     no_unseen = summarize(np.diag([3, 2, 0]), NAMES, ["u"])
-    assert np.isnan([no_unseen["mIoU-U"], no_unseen["hIoU"], no_unseen["IoU-u"]]).all()
+    for key in ("mIoU-U", "hIoU", "IoU-u", "unseen-as-seen"):
+        assert np.isnan(no_unseen[key])
     assert no_unseen["mIoU-S"] == 100
     missed = summarize(np.array([[3, 0, 1], [0, 2, 0], [0, 0, 0]]), NAMES, ["u"])
     assert missed["mIoU-U"] == missed["hIoU"] == 0

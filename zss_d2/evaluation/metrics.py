@@ -97,6 +97,12 @@ def frequency_weighted_iou(confusion: np.ndarray) -> float:
     )
 
 
+def share_given_to(confusion: np.ndarray, truth: Sequence[int], others: Sequence[int]) -> float:
+    """Share of the pixels of the classes ``truth`` that are labelled as one of ``others``."""
+    pixels = confusion[:, truth]
+    return float(_divide(pixels[others].sum(), pixels.sum()))
+
+
 def harmonic_mean(seen: float, unseen: float) -> float:
     """hIoU = 2 S U / (S + U); 0 if either is 0, NaN if either is NaN."""
     if seen + unseen == 0:
@@ -113,8 +119,9 @@ def summarize(
     """All metrics in percent.
 
     Keys: those of Detectron2's ``SemSegEvaluator`` (mIoU, fwIoU, mACC, pACC, IoU-<class>,
-    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU; where ``thing_names`` says which classes
-    are things, also mIoU-U-things and mIoU-U-stuff.
+    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU, unseen-as-seen and seen-as-unseen (shares
+    of the labelled pixels of one group that are given to the other); where ``thing_names`` says
+    which classes are things, also mIoU-U-things and mIoU-U-stuff.
     """
     iou, accuracy = class_iou(confusion), class_accuracy(confusion)
     everything = list(range(len(class_names)))
@@ -130,6 +137,8 @@ def summarize(
         "fwIoU": frequency_weighted_iou(confusion),
         "mACC": mean_over_present(accuracy, everything),
         "pACC": pixel_accuracy(confusion),
+        "unseen-as-seen": share_given_to(confusion, unseen, seen),
+        "seen-as-unseen": share_given_to(confusion, seen, unseen),
     }
     if thing_names:
         things = [i for i in unseen if class_names[i] in thing_names]
