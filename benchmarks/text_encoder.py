@@ -28,12 +28,13 @@ def seconds(function: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ViT-B-16", help="name of an open_clip model")
+    parser.add_argument("--benchmark", default="coco_stuff", help="whose class names to embed")
     parser.add_argument("--repeats", type=int, default=5, help="paired measurements")
     args = parser.parse_args()
 
     clip = open_clip.create_model(args.model).eval()
     encoder = TextEncoder(clip, open_clip.get_tokenizer(args.model))
-    names = load_benchmark("voc").classes
+    names = load_benchmark(args.benchmark).classes
     tokens = encoder.tokenizer([f"a photo of a {name}." for name in names])
     difference = (clip.encode_text(tokens) - encoder.encode(tokens)).abs().max().item()
 
