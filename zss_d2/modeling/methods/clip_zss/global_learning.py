@@ -1,0 +1,71 @@
+"""Global learning (GLM): the student's dense features must be able to rebuild CLIP's CLS token."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def predict_cls(cls: Tensor, features: Tensor) -> Tensor:
+    """W = softmax(S R / sqrt(C)), S_hat = W R^T.
+
+    Args:
+        cls: S, (B, C).
+        features: R, (B, C, L).
+
+    Returns:
+        S_hat (B, C), a mean of each image's features.
+    """
+    scores = torch.einsum("bc,bcl->bl", cls, features) / cls.shape[1] ** 0.5
+    return torch.einsum("bl,bcl->bc", scores.softmax(dim=1), features)
+
+
+def info_nce(predicted: Tensor, keys: Tensor, own: Tensor, temperature: float) -> Tensor:
+    """Mean of -log softmax(cos(predicted, keys) / temperature) at the own key.
+
+    Args:
+        predicted: (B, C).
+        keys: (N, C), unit norm.
+        own: (B,), index of the right key.
+
+    Returns:
+        scalar.
+    """
+    logits = F.normalize(predicted.float(), dim=1) @ keys.T / temperature
+    return F.cross_entropy(logits, own)
+
+
+class GlobalLearning(nn.Module):
+    """InfoNCE of predicted against CLIP's CLS tokens.
+
+    Negatives are the CLS tokens of the other images of the batch, on all ranks, and a bank of the
+    last ones before. Only CLIP's tokens are gathered, so no gradient crosses ranks: the mean of the
+    ranks' losses is the loss of the whole batch. Every rank puts the same tokens into its bank in
+    the same order. The bank is no part of a checkpoint: it fills again within a few steps.
+    """
+
+    def __init__(self, dim: int, bank_size: int, temperature: float):
+        super().__init__()
+        self.bank_size = bank_size
+        self.temperature = temperature
+        self.register_buffer("bank", torch.zeros(0, dim), persistent=False)  # newest first
+
+    def forward(self, cls: Tensor, features: Tensor) -> Tensor:
+        """CLS tokens (B, C) and the student's features (B, C, h, w) -> the loss, a scalar."""
+        predicted = predict_cls(cls, features.flatten(2))
+        keys = gather_rows(F.normalize(cls.float(), dim=1))
+        own = torch.arange(len(cls), device=cls.device) + comm.get_rank() * len(cls)
+        loss = info_nce(predicted, torch.cat([keys, self.bank]), own, self.temperature)
+        self.bank = torch.cat([keys, self.bank])[: self.bank_size].detach()
+        return loss
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows (B, C) of all ranks, in rank order, without gradient (ranks x B, C)."""
+    if comm.get_world_size() == 1:
+        return rows.detach()
+    gathered = [torch.empty_like(rows) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(gathered, rows.detach().contiguous())
+    return torch.cat(gathered)
