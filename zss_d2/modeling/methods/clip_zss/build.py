@@ -1,0 +1,162 @@
+"""From the config to the parts of `CLIPZSS`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from zss_d2.clip import ClipTowers, build_clip_towers
+from zss_d2.clip.templates import template_set
+from zss_d2.errors import ZssError
+from zss_d2.modeling.clip_segmentor import known_synonyms
+from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
+from zss_d2.modeling.methods.clip_zss.encoders import build_student
+from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
+from zss_d2.modeling.methods.clip_zss.learner import Learner, PixelLosses
+from zss_d2.modeling.methods.clip_zss.pixel_learning import (
+    PROTOTYPES,
+    PixelLearning,
+    RegionSettings,
+)
+from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED
+from zss_d2.modeling.methods.clip_zss.synthesizer import Synthesizer
+from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier, joint_dim
+from zss_d2.modeling.segmentor import ZeroShotSegmentor
+
+STATISTICS = {
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "clip": (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
+}
+
+
+def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of `CLIPZSS`; CLIP is built only if ``MODEL.CLIP_ZSS.TEACHER``.
+
+    Raises:
+        ZssError: a value that is none of those known.
+    """
+    settings = cfg.MODEL.CLIP_ZSS
+    _check(settings)
+    contract = cls.contract_from_config(cfg, *_statistics(settings.STATISTICS))
+    dim = joint_dim(cfg.MODEL.CLIP.NAME)
+    student = build_student(cfg, dim)
+    towers = _towers(cfg) if settings.TEACHER else None
+    return {
+        **contract,
+        "size_divisibility": student.size_divisibility,
+        "student": student,
+        "classifier": _classifier(cfg, contract["classes"], dim, towers),
+        "alpha": settings.ALPHA,
+        "cosine": settings.COSINE,
+        "learner": _learner(cfg, contract, dim, towers) if towers else None,
+    }
+
+
+def _check(settings: CfgNode) -> None:
+    for key, value, known in (
+        ("STATISTICS", settings.STATISTICS, tuple(STATISTICS)),
+        ("PROTOTYPES", settings.PROTOTYPES, PROTOTYPES),
+    ):
+        if value not in known:
+            raise ZssError(f"MODEL.CLIP_ZSS.{key} is {value!r}; use one of {', '.join(known)}")
+    if not settings.WINDOWS or min(settings.WINDOWS) < 1:
+        raise ZssError(
+            f"MODEL.CLIP_ZSS.WINDOWS is {list(settings.WINDOWS)}; name sides of 1 token or more"
+        )
+    if not 0 <= settings.PSEUDO_WEIGHT <= 1:
+        raise ZssError(f"MODEL.CLIP_ZSS.PSEUDO_WEIGHT is {settings.PSEUDO_WEIGHT}; use 0 to 1")
+    if settings.CE_WEIGHT == 0 and settings.NEL_WEIGHT == 0:
+        raise ZssError("MODEL.CLIP_ZSS.CE_WEIGHT and NEL_WEIGHT are both 0; nothing uses labels")
+
+
+def _statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of RGB in 0..255."""
+    mean, std = STATISTICS[name]
+    return [255 * x for x in mean], [255 * x for x in std]
+
+
+def _towers(cfg: CfgNode) -> ClipTowers:
+    return build_clip_towers(
+        cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, dense_tokens=cfg.MODEL.CLIP.DENSE_TOKENS
+    )
+
+
+def _classifier(
+    cfg: CfgNode, classes: Sequence[str], dim: int, towers: ClipTowers | None
+) -> TextClassifier:
+    clip = cfg.MODEL.CLIP
+    classifier = TextClassifier(
+        classes,
+        dim,
+        text_encoder=lambda: (towers or _towers(cfg)).text,
+        templates=template_set(clip.TEMPLATE_SET) if clip.TEMPLATE_SET else clip.TEMPLATES,
+        synonyms=known_synonyms(cfg.DATASETS) if clip.SYNONYMS else {},
+    ).to(cfg.MODEL.DEVICE)
+    if towers:
+        classifier.embed_own_classes()
+    return classifier
+
+
+def _learner(cfg: CfgNode, contract: dict[str, Any], dim: int, towers: ClipTowers) -> Learner:
+    settings = cfg.MODEL.CLIP_ZSS
+    global_on, pixel_on = settings.GLOBAL_WEIGHT > 0, settings.PSEUDO_WEIGHT > 0
+    teacher = Teacher(
+        towers.image,
+        pixel_mean=towers.pixel_mean,
+        pixel_std=towers.pixel_std,
+        student_mean=contract["pixel_mean"],
+        student_std=contract["pixel_std"],
+        size=settings.TEACHER_SIZE,
+    )
+    return Learner(
+        teacher=teacher if global_on or pixel_on else None,
+        pixel_losses=_pixel_losses(cfg),
+        global_learning=GlobalLearning(dim, settings.BANK_SIZE, settings.GLOBAL_TEMPERATURE)
+        if global_on
+        else None,
+        pixel_learning=_pixel_learning(settings, dim) if pixel_on else None,
+        global_weight=settings.GLOBAL_WEIGHT,
+        pseudo_weight=settings.PSEUDO_WEIGHT,
+        bce_weight=settings.BCE_WEIGHT,
+    )
+
+
+def _pixel_losses(cfg: CfgNode) -> PixelLosses:
+    settings, loss = cfg.MODEL.CLIP_ZSS, cfg.MODEL.LOSS
+    ce = SoftmaxLoss(weight=settings.CE_WEIGHT, ignore_label=UNLABELLED)
+    nel = NELLoss(
+        focal_weight=settings.NEL_WEIGHT * loss.FOCAL_WEIGHT,
+        focal_alpha=loss.FOCAL_ALPHA,
+        focal_gamma=loss.FOCAL_GAMMA,
+        dice_weight=settings.NEL_WEIGHT * loss.DICE_WEIGHT,
+        ignore_label=UNLABELLED,
+    )
+    return PixelLosses(
+        ce if settings.CE_WEIGHT > 0 else None, nel if settings.NEL_WEIGHT > 0 else None
+    )
+
+
+def _pixel_learning(settings: CfgNode, dim: int) -> PixelLearning:
+    parts = settings.SYNTHESIZER
+    synthesizer = None
+    if settings.PROTOTYPES == "synthesizer":
+        synthesizer = Synthesizer(dim, parts.NUM_LAYERS, parts.NUM_HEADS, parts.FFN_DIM)
+    return PixelLearning(
+        RegionSettings(
+            windows=settings.WINDOWS,
+            iterations=settings.ITERATIONS,
+            threshold=settings.FUSION_THRESHOLD,
+            min_tokens=settings.MIN_TOKENS,
+            min_cosine=settings.MIN_COSINE,
+        ),
+        prototypes=settings.PROTOTYPES,
+        synthesizer=synthesizer,
+        alpha=settings.ALPHA,
+        beta=settings.BETA,
+        detach=settings.DETACH_PROTOTYPES,
+    )

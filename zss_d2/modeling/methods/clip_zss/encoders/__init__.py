@@ -1,0 +1,8 @@
+"""Student encoders; importing this package registers them as Detectron2 backbones."""
+
+from zss_d2.modeling.methods.clip_zss.encoders.mscan import MSCAN
+from zss_d2.modeling.methods.clip_zss.encoders.smp_features import SmpFeatures
+from zss_d2.modeling.methods.clip_zss.encoders.student import StudentEncoder, build_student
+from zss_d2.modeling.methods.clip_zss.encoders.timm_features import TimmFeatures
+
+__all__ = ["MSCAN", "SmpFeatures", "StudentEncoder", "TimmFeatures", "build_student"]

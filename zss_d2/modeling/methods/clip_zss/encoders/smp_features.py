@@ -1,0 +1,61 @@
+"""Architectures of segmentation_models_pytorch (Segformer, UPerNet, DeepLabV3+, ...)."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+
+from zss_d2.errors import ZssError
+
+# Large enough for the coarsest pooling of any architecture, px.
+_PROBE_SIDE = 256
+
+
+class SmpFeatures(Backbone):
+    """Encoder and decoder of a segmentation model, without its classifier: one map, ``decoder``."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.encoder, self.decoder = model.encoder, model.decoder
+        self._out_features = ["decoder"]
+        was_training = model.training
+        with torch.no_grad():
+            probe = self.eval()(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))["decoder"]
+        self.train(was_training)
+        self._out_feature_channels = {"decoder": probe.shape[1]}
+        self._out_feature_strides = {"decoder": _PROBE_SIDE // probe.shape[2]}
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> {"decoder": (B, C, H / stride, W / stride)}."""
+        return {"decoder": self.decoder(self.encoder(images))}
+
+
+@BACKBONE_REGISTRY.register()
+def build_smp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SmpFeatures:
+    """The model ``<architecture>/<encoder>`` of ``cfg.MODEL.CLIP_ZSS.ENCODER.NAME``.
+
+    Raises:
+        ZssError: the package is missing, the name is unknown, or weights cannot be had.
+    """
+    encoder = cfg.MODEL.CLIP_ZSS.ENCODER
+    architecture, _, encoder_name = encoder.NAME.partition("/")
+    pretrained = encoder.PRETRAINED and cfg.MODEL.CLIP_ZSS.TEACHER
+    try:
+        # Only who uses it pays for its import.
+        import segmentation_models_pytorch as smp
+
+        weights = "imagenet" if pretrained else None
+        return SmpFeatures(smp.create_model(architecture, encoder_name, encoder_weights=weights))
+    except Exception as error:  # smp lets errors of several libraries through
+        raise ZssError(
+            f"MODEL.CLIP_ZSS.ENCODER.NAME {encoder.NAME!r} (PRETRAINED {pretrained}) cannot be "
+            f"built: {error}; name '<architecture>/<encoder>' of segmentation_models_pytorch such "
+            "as 'segformer/mit_b2', or set PRETRAINED False"
+        ) from error

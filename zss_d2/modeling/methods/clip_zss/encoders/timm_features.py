@@ -1,0 +1,78 @@
+"""Any timm model with feature maps as a Detectron2 backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.layers import Format
+from torch import Tensor, nn
+
+from zss_d2.errors import ZssError
+
+
+class TimmFeatures(Backbone):
+    """``stage1``, ``stage2``, ... are the feature maps of a timm model, finest first."""
+
+    def __init__(self, model: nn.Module, out_features: Sequence[str] = ()):
+        """
+        Args:
+            model: made with ``features_only=True``.
+            out_features: which maps are returned; empty: all.
+
+        Raises:
+            ValueError: there is no such map.
+        """
+        super().__init__()
+        self.model = model
+        self.channels_last = getattr(model, "output_fmt", None) == Format.NHWC
+        self._names = [f"stage{i + 1}" for i in range(len(model.feature_info))]
+        unknown = set(out_features) - set(self._names)
+        if unknown:
+            raise ValueError(f"no features {sorted(unknown)}; there are {', '.join(self._names)}")
+        self._out_features = list(out_features or self._names)
+        channels, strides = model.feature_info.channels(), model.feature_info.reduction()
+        self._out_feature_channels = dict(zip(self._names, channels, strict=True))
+        self._out_feature_strides = dict(zip(self._names, strides, strict=True))
+
+    @property
+    def size_divisibility(self) -> int:
+        return max(self._out_feature_strides.values())
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}."""
+        features = dict(zip(self._names, self.model(images), strict=True))
+        if self.channels_last:
+            features = {name: x.permute(0, 3, 1, 2) for name, x in features.items()}
+        return {name: features[name] for name in self._out_features}
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmFeatures:
+    """The timm model of ``cfg.MODEL.CLIP_ZSS.ENCODER``.
+
+    Raises:
+        ZssError: unknown model, one without feature maps, or weights that cannot be had.
+    """
+    encoder = cfg.MODEL.CLIP_ZSS.ENCODER
+    # The checkpoint of a trained student has its own weights.
+    pretrained = encoder.PRETRAINED and cfg.MODEL.CLIP_ZSS.TEACHER
+    try:
+        return TimmFeatures(_create(encoder.NAME, pretrained), encoder.OUT_FEATURES)
+    except Exception as error:  # timm lets errors of several libraries through
+        raise ZssError(
+            f"MODEL.CLIP_ZSS.ENCODER.NAME {encoder.NAME!r} (PRETRAINED {pretrained}) cannot be "
+            f"built: {error}; see timm.list_models(), or set PRETRAINED False"
+        ) from error
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    options = {"pretrained": pretrained, "features_only": True}
+    try:
+        # Transformers with windows or position embeddings then take images of any size.
+        return timm.create_model(name, dynamic_img_size=True, **options)
+    except TypeError:
+        return timm.create_model(name, **options)

@@ -1,0 +1,101 @@
+"""Everything that only training needs: the teacher, GLM, PLM and the sum of the losses."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
+from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
+from zss_d2.modeling.methods.clip_zss.pixel_learning import PixelLearning
+from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+
+
+class PixelLosses(nn.Module):
+    """CE and NEL of logits against labels, both optional."""
+
+    def __init__(self, ce: SoftmaxLoss | None, nel: NELLoss | None):
+        super().__init__()
+        self.ce = ce
+        self.nel = nel
+
+    def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Logits (B, K, h, w), labels (B, H, W) -> ``loss_ce`` and ``loss_nel``."""
+        logits = F.interpolate(
+            logits.float(), labels.shape[1:], mode="bilinear", align_corners=False
+        )
+        losses = {}
+        if self.ce is not None:
+            losses |= self.ce(logits, labels)
+        if self.nel is not None:
+            losses["loss_nel"] = sum(self.nel(logits, labels).values())
+        return losses
+
+
+class Learner(nn.Module):
+    """L = L_global + NEL(x, F) + CE(x, F) + BCE(P_seen, T_seen)."""
+
+    def __init__(
+        self,
+        *,
+        teacher: Teacher | None,
+        pixel_losses: PixelLosses,
+        global_learning: GlobalLearning | None = None,
+        pixel_learning: PixelLearning | None = None,
+        global_weight: float = 1.0,
+        pseudo_weight: float = 1.0,
+        bce_weight: float = 1.0,
+    ):
+        """
+        Args:
+            teacher: None if neither GLM nor PLM is on.
+            pixel_losses: NEL and CE.
+            global_learning: None: off.
+            pixel_learning: None: only ground truth.
+            pseudo_weight: share of the pixel losses on F, the rest is on ground truth alone.
+        """
+        super().__init__()
+        self.teacher = teacher
+        self.pixel_losses = pixel_losses
+        self.global_learning = global_learning
+        self.pixel_learning = pixel_learning
+        self.global_weight = global_weight
+        self.pseudo_weight = pseudo_weight if pixel_learning is not None else 0.0
+        self.bce_weight = bce_weight
+
+    def forward(
+        self, images: Tensor, features: Tensor, logits: Tensor, text: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            images: normalised for the student, (B, 3, H, W), 0 in the padding.
+            features: of the student, (B, C, h, w).
+            logits: of the seen classes, (B, K, h, w).
+            text: their embeddings, (K, C).
+            targets: (B, H, W), seen ids or `UNLABELLED`.
+
+        Returns:
+            ``loss_ce``, ``loss_nel``, ``loss_global`` and ``loss_bce``, those that are on.
+        """
+        share, losses = self.pseudo_weight, {}
+        if share < 1:
+            losses = _scaled(self.pixel_losses(logits, targets), 1 - share)
+        if self.teacher is None:
+            return losses
+        teacher = self.teacher(images)
+        if share > 0:
+            # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
+            inside = (images != 0).any(dim=1)
+            pixel = self.pixel_learning(teacher, features, logits, text, targets, inside)
+            on_fused = _scaled(self.pixel_losses(pixel.logits, pixel.labels), share)
+            losses = {name: value + losses.get(name, 0) for name, value in on_fused.items()}
+            if pixel.loss_bce is not None:
+                losses["loss_bce"] = self.bce_weight * pixel.loss_bce
+        if self.global_learning is not None:
+            loss = self.global_learning(teacher.cls, features)
+            losses["loss_global"] = self.global_weight * loss
+        return losses
+
+
+def _scaled(losses: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+    return {name: weight * value for name, value in losses.items()}

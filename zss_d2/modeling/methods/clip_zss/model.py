@@ -1,0 +1,92 @@
+"""The CLIP-ZSS meta-architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zss_d2.errors import ZssError
+from zss_d2.modeling.methods.clip_zss.build import build_parts
+from zss_d2.modeling.methods.clip_zss.learner import Learner
+from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED
+from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier
+from zss_d2.modeling.segmentor import ZeroShotSegmentor
+
+_LEARNER = "learner."
+
+
+@META_ARCH_REGISTRY.register()
+class CLIPZSS(ZeroShotSegmentor):
+    """Any encoder as a zero-shot segmenter, taught by CLIP; CLIP's image tower is not needed later.
+
+    Scores are softmax(alpha cos(R, T)).
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        classifier: TextClassifier,
+        alpha: float,
+        cosine: bool,
+        learner: Learner | None = None,
+        **contract: Any,
+    ):
+        """
+        Args:
+            student: images (B, 3, H, W) -> dense features (B, C, h, w).
+            classifier: class names -> unit-norm embeddings.
+            alpha: scale of the text logits.
+            cosine: bring features to unit norm before they are compared with text.
+            learner: what training needs; None: a model for inference.
+            contract: arguments of `ZeroShotSegmentor`.
+        """
+        super().__init__(**contract)
+        self.student = student
+        self.classifier = classifier
+        self.alpha = alpha
+        self.cosine = cosine
+        self.learner = learner
+        if learner is None:
+            self.register_load_state_dict_pre_hook(_drop_learner)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return build_parts(cls, cfg)
+
+    def class_logits(self, images: Tensor, class_names: Any) -> Tensor:
+        return self._text_logits(self.student(images), self.classifier(class_names))
+
+    def activate(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=1)
+
+    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """See `Learner`.
+
+        Raises:
+            ZssError: the model was built for inference.
+        """
+        if self.learner is None:
+            raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
+        features, text = self.student(images), self.classifier(self.train_classes)
+        targets = targets.where(targets != self.ignore_label, UNLABELLED)
+        logits = self._text_logits(features, text)
+        return self.learner(images, features, logits, text, targets)
+
+    def _text_logits(self, features: Tensor, text: Tensor) -> Tensor:
+        """alpha R . T: (B, C, h, w) and (K, C) -> (B, K, h, w)."""
+        if self.cosine:
+            features = F.normalize(features, dim=1)
+        return self.alpha * torch.einsum("bchw,kc->bkhw", features, text.to(features))
+
+
+def _drop_learner(module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:
+    """Let a checkpoint of training load into a model for inference."""
+    for key in [key for key in state if key.startswith(_LEARNER)]:
+        del state[key]
