@@ -38,6 +38,7 @@ class TestTeacherPrototypes(MethodTester):
     overrides = (
         *TINY,
         *("MODEL.CLIP_ZSS.PROTOTYPES", "teacher", "MODEL.CLIP_ZSS.PSEUDO_WEIGHT", 0.1),
+        *("MODEL.CLIP_ZSS.LOSS_STRIDE", 3),
         *("MODEL.CLIP_ZSS.COSINE", False, "MODEL.CLIP_ZSS.TEACHER_SIZE", 96),
     )
     trained_prefixes = {"student"}
@@ -186,6 +187,7 @@ def test_the_teacher_sees_the_image_in_its_own_normalisation(make_cfg):
         ("PROTOTYPES", "mean", "synthesizer, student, teacher"),
         ("WINDOWS", [], "name sides"),
         ("PSEUDO_WEIGHT", 1.5, "use 0 to 1"),
+        ("LOSS_STRIDE", 0, "use 1 or more"),
     ],
 )
 def test_bad_values_name_the_key(make_cfg, key, value, message):

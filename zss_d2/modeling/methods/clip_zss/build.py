@@ -54,6 +54,7 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
         "alpha": settings.ALPHA,
         "cosine": settings.COSINE,
         "learner": _learner(cfg, contract, dim, towers) if towers else None,
+        "loss_stride": settings.LOSS_STRIDE,
     }
 
 
@@ -70,6 +71,8 @@ def _check(settings: CfgNode) -> None:
         )
     if not 0 <= settings.PSEUDO_WEIGHT <= 1:
         raise ZssError(f"MODEL.CLIP_ZSS.PSEUDO_WEIGHT is {settings.PSEUDO_WEIGHT}; use 0 to 1")
+    if settings.LOSS_STRIDE < 1:
+        raise ZssError(f"MODEL.CLIP_ZSS.LOSS_STRIDE is {settings.LOSS_STRIDE}; use 1 or more")
     if settings.CE_WEIGHT == 0 and settings.NEL_WEIGHT == 0:
         raise ZssError("MODEL.CLIP_ZSS.CE_WEIGHT and NEL_WEIGHT are both 0; nothing uses labels")
 

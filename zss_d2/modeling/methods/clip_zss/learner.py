@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
 from zss_d2.modeling.methods.clip_zss.pixel_learning import PixelLearning
+from zss_d2.modeling.methods.clip_zss.pseudo_labels import resize_labels
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
 
 
@@ -72,7 +73,7 @@ class Learner(nn.Module):
             features: of the student, (B, C, h, w).
             logits: of the seen classes, (B, K, h, w).
             text: their embeddings, (K, C).
-            targets: (B, H, W), seen ids or `UNLABELLED`.
+            targets: (B, H', W'), seen ids or `UNLABELLED`; its size is that of the pixel losses.
 
         Returns:
             ``loss_ce``, ``loss_nel``, ``loss_global`` and ``loss_bce``, those that are on.
@@ -85,7 +86,7 @@ class Learner(nn.Module):
         teacher = self.teacher(images)
         if share > 0:
             # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
-            inside = (images != 0).any(dim=1)
+            inside = resize_labels((images != 0).any(dim=1), targets.shape[1:]).bool()
             pixel = self.pixel_learning(teacher, features, logits, text, targets, inside)
             on_fused = _scaled(self.pixel_losses(pixel.logits, pixel.labels), share)
             losses = {name: value + losses.get(name, 0) for name, value in on_fused.items()}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import build_parts
 from zss_d2.modeling.methods.clip_zss.learner import Learner
-from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED
+from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED, resize_labels
 from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
@@ -36,6 +36,7 @@ class CLIPZSS(ZeroShotSegmentor):
         alpha: float,
         cosine: bool,
         learner: Learner | None = None,
+        loss_stride: int = 1,
         **contract: Any,
     ):
         """
@@ -45,6 +46,7 @@ class CLIPZSS(ZeroShotSegmentor):
             alpha: scale of the text logits.
             cosine: bring features to unit norm before they are compared with text.
             learner: what training needs; None: a model for inference.
+            loss_stride: step of the pixels that the losses look at, px.
             contract: arguments of `ZeroShotSegmentor`.
         """
         super().__init__(**contract)
@@ -53,6 +55,7 @@ class CLIPZSS(ZeroShotSegmentor):
         self.alpha = alpha
         self.cosine = cosine
         self.learner = learner
+        self.loss_stride = loss_stride
         if learner is None:
             self.register_load_state_dict_pre_hook(_drop_learner)
 
@@ -76,6 +79,8 @@ class CLIPZSS(ZeroShotSegmentor):
             raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
         features, text = self.student(images), self.classifier(self.train_classes)
         targets = targets.where(targets != self.ignore_label, UNLABELLED)
+        size = [side // self.loss_stride for side in targets.shape[1:]]
+        targets = resize_labels(targets, size)
         logits = self._text_logits(features, text)
         return self.learner(images, features, logits, text, targets)
 

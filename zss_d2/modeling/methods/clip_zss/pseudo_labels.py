@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ def usable_regions(regions: Regions, min_tokens: int, min_cosine: float) -> Tens
 
 
 def fuse_labels(
-    targets: Tensor, regions: Tensor, inside: Tensor, num_seen: int, size: tuple[int, int]
+    targets: Tensor, regions: Tensor, inside: Tensor, num_seen: int, size: Sequence[int]
 ) -> FusedLabels:
     """F = ground truth of seen classes + pseudo masks on unlabelled pixels.
 
@@ -70,9 +71,8 @@ def fuse_labels(
     )
 
 
-def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour resize of integer maps (B, H, W)."""
+def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest-neighbour resize of integer or boolean maps (B, H, W), as int64."""
     # Float holds every id that occurs exactly; interpolate takes no integers.
-    return F.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest-exact")[
-        :, 0
-    ].long()
+    resized = F.interpolate(labels[:, None].float(), tuple(size), mode="nearest-exact")
+    return resized[:, 0].long()
