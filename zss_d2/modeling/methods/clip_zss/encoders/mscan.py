@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -105,7 +106,7 @@ class MSCAN(Backbone):
         self._out_features = list(out_features)
         self._out_feature_channels = dict(zip(STAGES, size.dims, strict=True))
         self._out_feature_strides = dict(zip(STAGES, (4, 8, 16, 32), strict=True))
-        rates = iter(torch.linspace(0, size.drop_path, sum(size.depths)).tolist())
+        rates = iter(np.linspace(0, size.drop_path, sum(size.depths)).tolist())
         before = 3
         for name, dim, depth, ratio in zip(STAGES, size.dims, size.depths, MLP_RATIOS, strict=True):
             blocks = [Block(dim, ratio, next(rates), norm) for _ in range(depth)]

@@ -29,12 +29,12 @@ class TimmFeatures(Backbone):
         super().__init__()
         self.model = model
         self.channels_last = getattr(model, "output_fmt", None) == Format.NHWC
-        self._names = [f"stage{i + 1}" for i in range(len(model.feature_info))]
+        channels, strides = model.feature_info.channels(), model.feature_info.reduction()
+        self._names = [f"stage{i + 1}" for i in range(len(channels))]
         unknown = set(out_features) - set(self._names)
         if unknown:
             raise ValueError(f"no features {sorted(unknown)}; there are {', '.join(self._names)}")
         self._out_features = list(out_features or self._names)
-        channels, strides = model.feature_info.channels(), model.feature_info.reduction()
         self._out_feature_channels = dict(zip(self._names, channels, strict=True))
         self._out_feature_strides = dict(zip(self._names, strides, strict=True))
 
