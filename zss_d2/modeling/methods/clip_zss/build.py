@@ -150,16 +150,21 @@ def _pixel_learning(settings: CfgNode, dim: int) -> PixelLearning:
     if settings.PROTOTYPES == "synthesizer":
         synthesizer = Synthesizer(dim, parts.NUM_LAYERS, parts.NUM_HEADS, parts.FFN_DIM)
     return PixelLearning(
-        RegionSettings(
-            windows=settings.WINDOWS,
-            iterations=settings.ITERATIONS,
-            threshold=settings.FUSION_THRESHOLD,
-            min_tokens=settings.MIN_TOKENS,
-            min_cosine=settings.MIN_COSINE,
-        ),
+        region_settings(settings),
         prototypes=settings.PROTOTYPES,
         synthesizer=synthesizer,
         alpha=settings.ALPHA,
         beta=settings.BETA,
         detach=settings.DETACH_PROTOTYPES,
+    )
+
+
+def region_settings(settings: CfgNode) -> RegionSettings:
+    """How ``MODEL.CLIP_ZSS`` wants pseudo regions to be found."""
+    return RegionSettings(
+        windows=settings.WINDOWS,
+        iterations=settings.ITERATIONS,
+        threshold=settings.FUSION_THRESHOLD,
+        min_tokens=settings.MIN_TOKENS,
+        min_cosine=settings.MIN_COSINE,
     )

@@ -38,6 +38,12 @@ class RegionSettings(NamedTuple):
     min_cosine: float
 
 
+def pseudo_regions(dense: Tensor, settings: RegionSettings) -> Tensor:
+    """Region ids (B, h, w) of CLIP's dense tokens (B, C, h, w); `UNLABELLED` where unusable."""
+    regions = multi_scale_regions(dense, settings.windows, settings.iterations, settings.threshold)
+    return usable_regions(regions, settings.min_tokens, settings.min_cosine)
+
+
 class PixelTargets(NamedTuple):
     """What the pixel losses are taken on."""
 
@@ -119,12 +125,8 @@ class PixelLearning(nn.Module):
         self, dense: Tensor, targets: Tensor, inside: Tensor, num_seen: int, size: Sequence[int]
     ) -> FusedLabels:
         """F from CLIP's dense tokens; arguments as of `forward`, ``size`` of the features."""
-        settings = self.regions
-        regions = multi_scale_regions(
-            dense, settings.windows, settings.iterations, settings.threshold
-        )
-        usable = usable_regions(regions, settings.min_tokens, settings.min_cosine)
-        return fuse_labels(targets, usable, inside, num_seen, size)
+        regions = pseudo_regions(dense, self.regions)
+        return fuse_labels(targets, regions, inside, num_seen, size)
 
     def _prototype_source(self, dense: Tensor, features: Tensor) -> Tensor:
         if self.prototypes != "teacher":
