@@ -28,7 +28,7 @@ from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.engine import load_config
-from zss_d2.errors import command
+from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import class_colours, colourise, png
 from zss_d2.modeling.methods.clip_zss.build import region_settings
 from zss_d2.modeling.methods.clip_zss.fusion import clusters_per_scale
@@ -206,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = load_config(args)
     panels = examine(cfg, max(args.images, args.measure))
+    if not panels:
+        raise ZssError(f"{cfg.DATASETS.TRAIN[0]} shows no unseen class; use another DATASETS.TRAIN")
     total = total_purity([panel.purity for panel in panels])
     print(
         f"{len(panels)} images: {total.regions / len(panels):.1f} regions each, "
