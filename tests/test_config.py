@@ -26,6 +26,7 @@ def test_every_config_merges_and_is_valid(path: Path):
 def test_every_config_makes_a_model(path: Path):
     """And, where there is something to train, an optimizer: its learning rates name its parts."""
     towers = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu"]
+    towers += ["MODEL.CLIP_ZSS.ENCODER.PRETRAINED", False]
     if "mini" not in path.stem.lower():
         towers += ["MODEL.CLIP.NAME", "zss-tiny"]
     # A base config has the model of another one, but not yet its data.

@@ -106,7 +106,7 @@ def test_padding_gets_no_pseudo_labels(make_cfg):
     model = build_model(make_cfg(*TINY, "MODEL.CLIP_ZSS.TEACHER_SIZE", 96)).eval()
     (small,) = batch((32, 64))
     small["sem_seg"][:] = 255
-    (padded,) = model._pad([model._normalise(small["image"])]).split(1)
+    (padded,) = model._pad([model.normalise(small["image"])]).split(1)
     wide = torch.nn.functional.pad(padded, (0, 64))
     targets = torch.full((1, *wide.shape[2:]), -1)
     dense = model.learner.teacher(wide).dense
@@ -175,7 +175,7 @@ def test_the_teacher_sees_the_image_in_its_own_normalisation(make_cfg):
     towers.image.load_state_dict(model.learner.teacher.tower.module.state_dict())
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (towers.pixel_mean, towers.pixel_std))
     expected = towers.image(((image - mean) / std)[None])
-    got = model.learner.teacher(model._normalise(image)[None])
+    got = model.learner.teacher(model.normalise(image)[None])
     torch.testing.assert_close(got.cls, expected.cls, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(got.dense, expected.dense, atol=1e-4, rtol=1e-4)
 
