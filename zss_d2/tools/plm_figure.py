@@ -137,7 +137,7 @@ def _examine_image(
     regions = pseudo_regions(dense, region_settings(settings))
     targets = torch.from_numpy(np.where(known == ignore, UNLABELLED, known))[None].to(dense.device)
     inside = torch.ones_like(targets, dtype=torch.bool)
-    fused = fuse_labels(targets, regions, inside, len(classes), size)
+    fused = fuse_labels(targets, regions, inside, len(classes), size, settings.MIN_OPEN)
     labels = fused.labels[0].cpu().numpy()
     tokens = torch.nn.functional.normalize(dense, dim=1)
     clusters = clusters_per_scale(tokens, settings.WINDOWS, settings.ITERATIONS)

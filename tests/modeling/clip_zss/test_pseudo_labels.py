@@ -18,9 +18,13 @@ def everywhere(targets: torch.Tensor) -> torch.Tensor:
     return torch.ones_like(targets, dtype=torch.bool)
 
 
-def slow_fusion(targets, regions, inside):
+def slow_fusion(targets, regions, inside, min_open):
     """One image whose maps have equal sizes: F as nested lists, pseudo ids in region order."""
     free = (targets == UNLABELLED) & inside & (regions != UNLABELLED)
+    for region in range(int(regions.max()) + 1):
+        own = regions == region
+        if own.any() and float((free & own).sum() / own.sum()) < min_open:
+            free &= ~own
     order = sorted(set(regions[free].tolist()))
     rows = []
     for y in range(targets.shape[0]):
@@ -32,11 +36,12 @@ def slow_fusion(targets, regions, inside):
     return rows, len(order)
 
 
-def test_fusion_equals_the_slow_reference_on_every_image():
+@pytest.mark.parametrize("min_open", [0.0, 0.2, 1.0])
+def test_fusion_equals_the_slow_reference_on_every_image(min_open):
     targets, regions = torch.randint(-1, K, (5, 6, 7)), torch.randint(-1, 9, (5, 6, 7))
     inside = torch.rand(5, 6, 7) > 0.2
-    fused = fuse_labels(targets, regions, inside, K, (6, 7))
-    slow = [slow_fusion(*maps) for maps in zip(targets, regions, inside, strict=True)]
+    fused = fuse_labels(targets, regions, inside, K, (6, 7), min_open)
+    slow = [slow_fusion(*maps, min_open) for maps in zip(targets, regions, inside, strict=True)]
     assert fused.labels.tolist() == [labels for labels, _ in slow]
     assert torch.equal(fused.coarse, fused.labels)
     assert fused.num_pseudo == max(number for _, number in slow)

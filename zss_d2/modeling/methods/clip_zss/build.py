@@ -167,4 +167,5 @@ def region_settings(settings: CfgNode) -> RegionSettings:
         threshold=settings.FUSION_THRESHOLD,
         min_tokens=settings.MIN_TOKENS,
         min_cosine=settings.MIN_COSINE,
+        min_open=settings.MIN_OPEN,
     )

@@ -36,6 +36,7 @@ class RegionSettings(NamedTuple):
     threshold: float
     min_tokens: int
     min_cosine: float
+    min_open: float
 
 
 def pseudo_regions(dense: Tensor, settings: RegionSettings) -> Tensor:
@@ -126,7 +127,7 @@ class PixelLearning(nn.Module):
     ) -> FusedLabels:
         """F from CLIP's dense tokens; arguments as of `forward`, ``size`` of the features."""
         regions = pseudo_regions(dense, self.regions)
-        return fuse_labels(targets, regions, inside, num_seen, size)
+        return fuse_labels(targets, regions, inside, num_seen, size, self.regions.min_open)
 
     def _prototype_source(self, dense: Tensor, features: Tensor) -> Tensor:
         if self.prototypes != "teacher":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from zss_d2.modeling.methods.clip_zss.fusion import Regions
+from zss_d2.modeling.methods.clip_zss.kmeans import count
 
 # Not the benchmark's ignore label, which may be as small as the number of classes and regions.
 UNLABELLED = -1
@@ -39,7 +39,12 @@ def usable_regions(regions: Regions, min_tokens: int, min_cosine: float) -> Tens
 
 
 def fuse_labels(
-    targets: Tensor, regions: Tensor, inside: Tensor, num_seen: int, size: Sequence[int]
+    targets: Tensor,
+    regions: Tensor,
+    inside: Tensor,
+    num_seen: int,
+    size: Sequence[int],
+    min_open: float = 0.0,
 ) -> FusedLabels:
     """F = ground truth of seen classes + pseudo masks on unlabelled pixels.
 
@@ -49,15 +54,18 @@ def fuse_labels(
         inside: (B, H, W), False in the padding of an image, which gets no pseudo labels.
         size: (h, w) of the student's features. A region too thin to be met there has no features
             to make a prototype of and stays unlabelled.
+        min_open: least share of a region's pixels without label; below it, the region is a labelled
+            object and what is left of it, such as its border, stays unlabelled.
     """
     regions = resize_labels(regions, targets.shape[1:])
+    number = int(regions.max()) + 2  # column 0 is that of UNLABELLED
     pseudo = regions.where((targets == UNLABELLED) & inside, UNLABELLED)
     coarse = resize_labels(pseudo, size)
-    present = torch.zeros(
-        len(targets), int(pseudo.max()) + 2, dtype=torch.bool, device=targets.device
+    open_pixels, all_pixels, met = (
+        count(x.flatten(1) + 1, number) for x in (pseudo, regions, coarse)
     )
-    present.scatter_(1, coarse.flatten(1) + 1, True)
-    present[:, 0] = False  # the column of UNLABELLED
+    present = (met > 0) & (open_pixels >= min_open * all_pixels)
+    present[:, 0] = False
     names = (present.cumsum(dim=1) - 1 + num_seen).where(present, UNLABELLED)
 
     def fuse(ids: Tensor, ground_truth: Tensor) -> Tensor:
