@@ -193,3 +193,14 @@ def test_the_teacher_sees_the_image_in_its_own_normalisation(make_cfg):
 def test_bad_values_name_the_key(make_cfg, key, value, message):
     with pytest.raises(ZssError, match=f"MODEL.CLIP_ZSS.{key} .*{message}"):
         build_model(make_cfg(*TINY, f"MODEL.CLIP_ZSS.{key}", value))
+
+
+@pytest.mark.parametrize("prototypes", ["synthesizer", "teacher"])
+def test_mixed_precision_gives_about_the_same_losses(make_cfg, prototypes):
+    overrides = ("MODEL.CLIP_ZSS.PROTOTYPES", prototypes)
+    exact = losses_of(make_cfg, *overrides)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = losses_of(make_cfg, *overrides)
+    assert set(mixed) == set(exact)
+    for name, value in mixed.items():
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.1), name

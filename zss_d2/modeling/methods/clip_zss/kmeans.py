@@ -68,8 +68,11 @@ def count(assignment: Tensor, number: int) -> Tensor:
 
 def sum_by_index(values: Tensor, index: Tensor, number: int) -> Tensor:
     """Sum the vectors (B, N, C) that share an index (B, N) in 0..number-1 -> (B, number, C)."""
-    sums = values.new_zeros(len(values), number, values.shape[2])
-    return sums.scatter_add_(1, index[..., None].expand_as(values), values)
+    # One table for the batch: index_add_ is several times as fast as scatter_add_ by columns.
+    first = number * torch.arange(len(index), device=index.device)[:, None]
+    sums = values.new_zeros(len(values) * number, values.shape[2])
+    sums.index_add_(0, (index + first).flatten(), values.flatten(0, 1))
+    return sums.unflatten(0, (len(values), number))
 
 
 def _update(tokens: Tensor, centroids: Tensor, assignment: Tensor) -> Tensor:

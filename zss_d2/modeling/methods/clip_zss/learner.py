@@ -22,9 +22,9 @@ class PixelLosses(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Logits (B, K, h, w), labels (B, H, W) -> ``loss_ce`` and ``loss_nel``."""
-        logits = F.interpolate(
-            logits.float(), labels.shape[1:], mode="bilinear", align_corners=False
-        )
+        logits = logits.float()
+        if logits.shape[2:] != labels.shape[1:]:
+            logits = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
         losses = {}
         if self.ce is not None:
             losses |= self.ce(logits, labels)
