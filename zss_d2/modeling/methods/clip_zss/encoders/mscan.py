@@ -7,12 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.encoders.norm import build_norm
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -144,25 +141,3 @@ def _downsample(before: int, dim: int, norm: str) -> nn.Module:
         nn.Conv2d(dim // 2, dim, 3, 2, 1),
         build_norm(norm, dim),
     )
-
-
-@BACKBONE_REGISTRY.register()
-def build_mscan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MSCAN:
-    """The MSCAN of ``cfg.MODEL.CLIP_ZSS.ENCODER``.
-
-    Raises:
-        ZssError: no such size or stage.
-    """
-    encoder = cfg.MODEL.CLIP_ZSS.ENCODER
-    if encoder.NAME not in SIZES:
-        raise ZssError(
-            f"MODEL.CLIP_ZSS.ENCODER.NAME is {encoder.NAME!r}; MSCAN has the sizes "
-            f"{', '.join(SIZES)}"
-        )
-    unknown = set(encoder.OUT_FEATURES) - set(STAGES)
-    if unknown:
-        raise ZssError(
-            f"MODEL.CLIP_ZSS.ENCODER.OUT_FEATURES names {sorted(unknown)}; MSCAN has "
-            f"{', '.join(STAGES)}"
-        )
-    return MSCAN(SIZES[encoder.NAME], encoder.OUT_FEATURES or STAGES, encoder.NORM)
