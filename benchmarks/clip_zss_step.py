@@ -25,13 +25,19 @@ from zss_d2.engine import load_config
 
 
 class KnownTokens(nn.Module):
-    """Stands for the teacher: what it once said."""
+    """Asks the teacher once and then repeats what it said, at no cost."""
 
-    def __init__(self, features: ImageFeatures):
+    def __init__(self, teacher: nn.Module):
         super().__init__()
-        self.features = features
+        self.teacher = teacher
+        self.features: ImageFeatures | None = None
+        self.seconds = 0.0  # the teacher took for its answer
 
     def forward(self, images: Tensor) -> ImageFeatures:
+        if self.features is None:
+            start = time.perf_counter()
+            self.features = self.teacher(images)
+            self.seconds = time.perf_counter() - start
         return self.features
 
 
@@ -81,11 +87,7 @@ def main() -> None:
     cfg = load_config(args)
     full, plain = build_model(cfg).train(), build_model(without_teaching(cfg)).train()
     items = random_batch(full, args.size, args.batch)
-    images = full._pad([full._normalise(item["image"]) for item in items])
-    start = time.perf_counter()
-    tokens = full.learner.teacher(images)
-    teacher_seconds = time.perf_counter() - start
-    full.learner.teacher = KnownTokens(tokens)
+    teacher = full.learner.teacher = KnownTokens(full.learner.teacher)
 
     for model in (full, plain):
         step_seconds(model, items)
@@ -99,7 +101,7 @@ def main() -> None:
     )
     print(
         f"step {medians[0] * 1e3:.0f} ms, on ground truth alone {medians[1] * 1e3:.0f} ms (medians)"
-        f"; the teacher would add {teacher_seconds * 1e3:.0f} ms"
+        f"; the teacher would add {teacher.seconds * 1e3:.0f} ms"
     )
     print(
         f"PLM + GLM are {statistics.median(shares):.0f} % of the step "
