@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import build_parts
 from zss_d2.modeling.methods.clip_zss.learner import Learner
 from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED, resize_labels
+from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
 from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
@@ -85,10 +84,9 @@ class CLIPZSS(ZeroShotSegmentor):
         return self.learner(images, features, logits, text, targets)
 
     def _text_logits(self, features: Tensor, text: Tensor) -> Tensor:
-        """alpha R . T: (B, C, h, w) and (K, C) -> (B, K, h, w)."""
-        if self.cosine:
-            features = F.normalize(features, dim=1)
-        return self.alpha * torch.einsum("bchw,kc->bkhw", features, text.to(features))
+        """alpha cos(R, T), or alpha R . T: (B, C, h, w) and (K, C) -> (B, K, h, w)."""
+        similarity = cosine_map if self.cosine else dot_map
+        return self.alpha * similarity(features, text)
 
 
 def _drop_learner(module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:

@@ -16,6 +16,7 @@ from zss_d2.modeling.methods.clip_zss.pseudo_labels import (
     fuse_labels,
     usable_regions,
 )
+from zss_d2.modeling.methods.clip_zss.similarity import cosine_map
 from zss_d2.modeling.methods.clip_zss.synthesizer import (
     Synthesizer,
     mask_centroids,
@@ -146,6 +147,5 @@ def prototype_logits(features: Tensor, prototypes: Tensor, present: Tensor, scal
     Returns:
         (B, P, h, w).
     """
-    unit = F.normalize(features, dim=1)
-    logits = scale * torch.einsum("bchw,bpc->bphw", unit, F.normalize(prototypes, dim=2).to(unit))
+    logits = scale * cosine_map(features, F.normalize(prototypes, dim=2))
     return logits.masked_fill(~present[..., None, None], ABSENT)

@@ -1,0 +1,23 @@
+"""Similarity of dense features to embeddings."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def dot_map(features: Tensor, vectors: Tensor) -> Tensor:
+    """Dot products of features (B, C, h, w) with vectors (K, C), or (B, K, C) of each image.
+
+    Returns:
+        (B, K, h, w).
+    """
+    return (vectors.to(features) @ features.flatten(2)).unflatten(2, features.shape[2:])
+
+
+def cosine_map(features: Tensor, vectors: Tensor) -> Tensor:
+    """`dot_map` as a cosine, for unit-norm ``vectors``; 0 where a feature is 0.
+
+    The few products are divided by the norm instead of the many channels.
+    """
+    norm = features.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return dot_map(features, vectors) / norm
