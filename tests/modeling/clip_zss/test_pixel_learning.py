@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from zss_d2.clip import ImageFeatures
-from zss_d2.modeling.losses import SoftmaxLoss
+from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.learner import PixelLosses
 from zss_d2.modeling.methods.clip_zss.pixel_learning import (
     ABSENT,
@@ -138,3 +138,19 @@ def test_seen_prototypes_learn_from_text_alone_when_nothing_is_open():
     assert pixel.logits.shape[1] == SEEN
     pixel.loss_bce.backward()
     assert all(p.grad is not None for p in module.synthesizer.parameters())
+
+
+def test_the_bias_shifts_the_logits_of_nel_alone():
+    logits, labels = torch.randn(2, 4, 3, 3), torch.randint(-1, 4, (2, 6, 6))
+    ce = SoftmaxLoss(weight=2.0, ignore_label=UNLABELLED)
+    nel = NELLoss(
+        focal_weight=1.0,
+        focal_alpha=0.25,
+        focal_gamma=2.0,
+        dice_weight=1.0,
+        ignore_label=UNLABELLED,
+    )
+    got = PixelLosses(ce, nel, nel_bias=-3.0)(logits, labels)
+    enlarged = F.interpolate(logits, (6, 6), mode="bilinear")
+    torch.testing.assert_close(got["loss_ce"], ce(enlarged, labels)["loss_ce"])
+    torch.testing.assert_close(got["loss_nel"], sum(nel(enlarged - 3, labels).values()))

@@ -140,7 +140,9 @@ def _pixel_losses(cfg: CfgNode) -> PixelLosses:
         ignore_label=UNLABELLED,
     )
     return PixelLosses(
-        ce if settings.CE_WEIGHT > 0 else None, nel if settings.NEL_WEIGHT > 0 else None
+        ce if settings.CE_WEIGHT > 0 else None,
+        nel if settings.NEL_WEIGHT > 0 else None,
+        settings.NEL_BIAS,
     )
 
 

@@ -15,10 +15,15 @@ from zss_d2.modeling.methods.clip_zss.teacher import Teacher
 class PixelLosses(nn.Module):
     """CE and NEL of logits against labels, both optional."""
 
-    def __init__(self, ce: SoftmaxLoss | None, nel: NELLoss | None):
+    def __init__(self, ce: SoftmaxLoss | None, nel: NELLoss | None, nel_bias: float = 0.0):
+        """
+        Args:
+            nel_bias: added to the logits for NEL, whose sigmoids, unlike a softmax, need a zero.
+        """
         super().__init__()
         self.ce = ce
         self.nel = nel
+        self.nel_bias = nel_bias
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Logits (B, K, h, w), labels (B, H, W) -> ``loss_ce`` and ``loss_nel``."""
@@ -29,7 +34,7 @@ class PixelLosses(nn.Module):
         if self.ce is not None:
             losses |= self.ce(logits, labels)
         if self.nel is not None:
-            losses["loss_nel"] = sum(self.nel(logits, labels).values())
+            losses["loss_nel"] = sum(self.nel(logits + self.nel_bias, labels).values())
         return losses
 
 
