@@ -29,7 +29,7 @@ setup(
         "pyyaml>=6.0.1",
         "safetensors>=0.4",
         "scipy>=1.11",
-        "segmentation-models-pytorch>=0.4",
+        "segmentation-models-pytorch>=0.5",
         "tabulate>=0.9",
         "timm>=1.0.12",
         "tqdm>=4.66",
