@@ -11,7 +11,6 @@ either way a map is averaged over heads and drawn from its minimum (dark) to its
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +22,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
-from zss_d2.data.files import read_mask, read_photo, write_atomic
+from zss_d2.data.files import read_mask, read_photo
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError, command
-from zss_d2.evaluation.drawing import png
-from zss_d2.tools.runs import choose, load_runs
+from zss_d2.tools.runs import choose, load_runs, picture_command
 
 
 @torch.inference_mode()
@@ -92,24 +90,10 @@ def figure(folders: Sequence[Path], number: int) -> Figure:
     return result
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    parser.add_argument("--images", type=int, default=3, metavar="N", help="photos to show")
-    parser.add_argument("--output", type=Path, default=Path("attention.png"), metavar="FILE")
-    return parser.parse_args(argv)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    args = parse_args(argv)
-    picture = png(figure(args.runs, args.images))
-    write_atomic(args.output, lambda path: path.write_bytes(picture))
-    print(f"picture written to {args.output}")
-    return 0
+    return picture_command(__doc__, figure, images=3, output="attention.png", argv=argv)
 
 
 if __name__ == "__main__":

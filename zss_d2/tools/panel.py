@@ -8,7 +8,6 @@ A run is a folder that ``train_net.py`` has written; its ``config.yaml`` says wh
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +19,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
-from zss_d2.data.files import read_mask, read_photo, write_atomic
+from zss_d2.data.files import read_mask, read_photo
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import command
-from zss_d2.evaluation.drawing import label_picture, png
+from zss_d2.evaluation.drawing import label_picture
 from zss_d2.modeling.inference import label_map
-from zss_d2.tools.runs import choose, load_runs
+from zss_d2.tools.runs import choose, load_runs, picture_command
 
 
 @torch.inference_mode()
@@ -51,24 +50,10 @@ def panel(folders: Sequence[Path], number: int) -> Figure:
     return label_picture(photos, labels, classes, unseen)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    parser.add_argument("--images", type=int, default=6, metavar="N", help="rows of the picture")
-    parser.add_argument("--output", type=Path, default=Path("panel.png"), metavar="FILE")
-    return parser.parse_args(argv)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    args = parse_args(argv)
-    figure = panel(args.runs, args.images)
-    write_atomic(args.output, lambda path: path.write_bytes(png(figure)))
-    print(f"picture written to {args.output}")
-    return 0
+    return picture_command(__doc__, panel, images=6, output="panel.png", argv=argv)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
+from matplotlib.figure import Figure
 from torch import nn
 
-from zss_d2.data.files import read_mask
+from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.errors import ZssError
+from zss_d2.evaluation.drawing import png
 
 
 def load_run(folder: Path, *overrides: str) -> tuple[CfgNode, nn.Module]:
@@ -57,3 +59,32 @@ def choose(records: Sequence[dict], number: int, unseen_ids: Sequence[int]) -> l
     chosen = [record for _, record in zip(range(number), with_unseen, strict=False)]
     others = (record for record in records if record not in chosen)
     return chosen + [record for _, record in zip(range(number - len(chosen)), others, strict=False)]
+
+
+def picture_command(
+    description: str,
+    draw: Callable[[Sequence[Path], int], Figure],
+    *,
+    images: int,
+    output: str,
+    argv: Sequence[str] | None,
+) -> int:
+    """Command line of a picture of runs; returns the exit status.
+
+    Args:
+        description: shown by ``--help``.
+        draw: folders of runs and number of images -> figure.
+        images, output: defaults of ``--images`` and ``--output``.
+        argv: arguments; None: those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_argument("--images", type=int, default=images, metavar="N", help="photos to show")
+    parser.add_argument("--output", type=Path, default=Path(output), metavar="FILE")
+    args = parser.parse_args(argv)
+    picture = png(draw(args.runs, args.images))
+    write_atomic(args.output, lambda path: path.write_bytes(picture))
+    print(f"picture written to {args.output}")
+    return 0
