@@ -189,11 +189,13 @@ class ImageEncoder(nn.Module):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
                 before, tokens = tokens, block(tokens)  # (B, 1 + P + N, C)
-                of_layer[index] = tokens[:, patches]
+                if index in self.feature_layers:
+                    of_layer[index] = tokens[:, patches]
+            last = tokens[:, patches]
             if self.dense_tokens != "tokens":
                 residual = self.dense_tokens == "value_residual"
-                of_layer[index] = value_tokens(block, before[:, patches], residual)
-            joint = self._to_joint(torch.cat([tokens[:, :1], of_layer[index]], dim=1))
+                last = value_tokens(block, before[:, patches], residual)
+            joint = self._to_joint(torch.cat([tokens[:, :1], last], dim=1))
             dense = _to_grid(joint[:, 1:], grid)
             layers = tuple(
                 dense if layer == index else _to_grid(self._to_joint(of_layer[layer]), grid)

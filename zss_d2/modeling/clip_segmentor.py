@@ -55,14 +55,12 @@ class ClipSegmentor(ZeroShotSegmentor):
         prompts = cfg.MODEL.TEXT_PROMPTS
         if prompts.LENGTH > 0:
             towers.text.add_prompts(prompts.LENGTH, prompts.INIT, prompts.DROPOUT)
-        named_set, synonyms = cfg.MODEL.CLIP.TEMPLATE_SET, cfg.MODEL.CLIP.SYNONYMS
         return {
             **cls.contract_from_config(cfg, towers.pixel_mean, towers.pixel_std),
             "size_divisibility": towers.image.patch_size[0],
             "image_encoder": towers.image,
             "text_encoder": towers.text,
-            "templates": template_set(named_set) if named_set else cfg.MODEL.CLIP.TEMPLATES,
-            "synonyms": known_synonyms(cfg.DATASETS) if synonyms else {},
+            **class_wording(cfg),
         }
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
@@ -71,9 +69,14 @@ class ClipSegmentor(ZeroShotSegmentor):
         return self.image_encoder(images), text
 
 
-def known_synonyms(datasets: CfgNode) -> dict[str, Sequence[str]]:
-    """Further names of the classes of ``DATASETS.TRAIN`` and ``DATASETS.TEST``."""
+def class_wording(cfg: CfgNode) -> dict[str, Any]:
+    """What class names are embedded with: ``templates`` and ``synonyms``, as ``MODEL.CLIP`` says.
+
+    Synonyms are those of the classes of ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+    """
+    clip = cfg.MODEL.CLIP
     synonyms: dict[str, Sequence[str]] = {}
-    for name in (*datasets.TRAIN, *datasets.TEST):
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if clip.SYNONYMS else ():
         synonyms |= MetadataCatalog.get(name).get("synonyms", {})
-    return synonyms
+    templates = template_set(clip.TEMPLATE_SET) if clip.TEMPLATE_SET else clip.TEMPLATES
+    return {"templates": templates, "synonyms": synonyms}

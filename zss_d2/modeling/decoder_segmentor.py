@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from zss_d2.clip import ImageFeatures
@@ -25,6 +25,7 @@ class DecoderSegmentor(ClipSegmentor):
     over heads, (B, K, h, w).
     """
 
+    @configurable
     def __init__(
         self,
         *,

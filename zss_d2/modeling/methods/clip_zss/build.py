@@ -10,9 +10,8 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from zss_d2.clip import ClipTowers, build_clip_towers
-from zss_d2.clip.templates import template_set
 from zss_d2.errors import ZssError
-from zss_d2.modeling.clip_segmentor import known_synonyms
+from zss_d2.modeling.clip_segmentor import class_wording
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.encoders import build_student
 from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
@@ -92,13 +91,11 @@ def _towers(cfg: CfgNode) -> ClipTowers:
 def _classifier(
     cfg: CfgNode, classes: Sequence[str], dim: int, towers: ClipTowers | None
 ) -> TextClassifier:
-    clip = cfg.MODEL.CLIP
     classifier = TextClassifier(
         classes,
         dim,
         text_encoder=lambda: (towers or _towers(cfg)).text,
-        templates=template_set(clip.TEMPLATE_SET) if clip.TEMPLATE_SET else clip.TEMPLATES,
-        synonyms=known_synonyms(cfg.DATASETS) if clip.SYNONYMS else {},
+        **class_wording(cfg),
     ).to(cfg.MODEL.DEVICE)
     if towers:
         classifier.embed_own_classes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from zss_d2.modeling.decoder_segmentor import DecoderSegmentor
@@ -14,11 +14,6 @@ from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
 @META_ARCH_REGISTRY.register()
 class LDVC(DecoderSegmentor):
     """Visual tokens are updated toward class embeddings, which stay fixed as anchors."""
-
-    @configurable
-    def __init__(self, **parts: Any):
-        """Arguments of `DecoderSegmentor`."""
-        super().__init__(**parts)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

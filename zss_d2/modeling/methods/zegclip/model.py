@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from zss_d2.modeling.decoder_segmentor import DecoderSegmentor
@@ -17,11 +17,6 @@ class ZegCLIP(DecoderSegmentor):
 
     # The last layer gives masks only, so nothing reaches what would update its queries.
     find_unused_parameters = True
-
-    @configurable
-    def __init__(self, **parts: Any):
-        """Arguments of `DecoderSegmentor`."""
-        super().__init__(**parts)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
