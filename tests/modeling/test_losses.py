@@ -2,13 +2,12 @@ import math
 
 import pytest
 import torch
+from fvcore.nn import sigmoid_focal_loss
 
 from zss_d2.modeling.losses import (
     NELLoss,
     SoftmaxLoss,
-    dice_term,
-    focal_term,
-    one_hot_masks,
+    nel_terms,
 )
 
 IGNORE = 255
@@ -41,24 +40,57 @@ def slow_nel(logits, targets, alpha, gamma):
     return focal / max(num_masks, 1), dice / max(num_masks, 1)
 
 
-def test_masks_by_hand():
-    masks, valid = one_hot_masks(torch.tensor([[[0, 1, IGNORE]]]), 2, IGNORE)
-    assert masks.tolist() == [[[[1, 0, 0]], [[0, 1, 0]]]]
-    assert valid.tolist() == [[[[1, 1, 0]]]]
+def one_hot(targets, number):
+    """Masks (B, number, H, W) and which pixels count (B, 1, H, W)."""
+    masks = torch.stack([targets == k for k in range(number)], dim=1)
+    return masks.double(), (targets != IGNORE)[:, None].double()
 
 
-def test_focal_by_hand():
-    """At logit 0 every pixel has p = 0.5: 0.25 ln 2 times alpha or 1 - alpha."""
-    masks, valid = one_hot_masks(torch.tensor([[[0, 1]]]), 2, IGNORE)
-    value = focal_term(torch.zeros(1, 2, 1, 2), masks, valid, alpha=0.25, gamma=2.0)
-    assert value.item() == pytest.approx(2 * 0.25 * math.log(2) * (0.25 + 0.75) / 2)
+def test_focal_and_dice_by_hand():
+    """At logit 0 every pixel has p = 0.5, so focal is 0.25 ln 2 times alpha or 1 - alpha.
+
+    One pixel is class 0, the other class 1; the dice of both is 1 - (2 * 0.5 + 1) / (1 + 1 + 1).
+    The third class is absent and adds nothing to it.
+    """
+    targets = torch.tensor([[[0, 1]]])
+    terms = nel_terms(torch.zeros(1, 3, 1, 2), targets, targets < 3, alpha=0.25, gamma=2.0)
+    assert terms.focal.item() == pytest.approx(
+        0.25 * math.log(2) * (2 * 0.25 + 2 * 0.75 + 2 * 0.75) / 2
+    )
+    assert terms.dice.item() == pytest.approx(2 / 3)
+    assert terms.num_masks.item() == 2
 
 
-def test_dice_by_hand():
-    """p = 0.5 everywhere, one of two pixels is class 0: 1 - (2 * 0.5 + 1) / (1 + 1 + 1)."""
-    masks, valid = one_hot_masks(torch.tensor([[[0, 1]]]), 3, IGNORE)
-    value = dice_term(torch.zeros(1, 3, 1, 2), masks, valid)
-    assert value.item() == pytest.approx(2 / 3)  # two classes present, the third adds nothing
+def test_focal_equals_fvcore_on_one_hot_masks():
+    logits = 3 * torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    targets = torch.randint(0, 4, (2, 5, 6))
+    targets[:, 1:3] = IGNORE
+    masks, valid = one_hot(targets, 4)
+    each = sigmoid_focal_loss(logits, masks, alpha=0.3, gamma=1.5, reduction="none") * valid
+    terms = nel_terms(logits, targets, targets != IGNORE, alpha=0.3, gamma=1.5)
+    torch.testing.assert_close(terms.focal, each.sum() / 18)
+
+
+@pytest.mark.parametrize("counted", ["labelled", "all", "some"])
+def test_gradients_in_float64(counted):
+    """Unlabelled pixels may count (as negatives) or not; so may, in principle, labelled ones."""
+    logits = 2 * torch.randn(2, 3, 3, 4, dtype=torch.float64)
+    targets = torch.randint(0, 3, (2, 3, 4))
+    targets[:, 0] = IGNORE
+    take = {"labelled": targets != IGNORE, "all": targets >= 0, "some": torch.rand(2, 3, 4) < 0.5}
+    torch.autograd.gradcheck(
+        lambda x: nel_terms(x, targets, take[counted], alpha=0.25, gamma=2.0)[:2],
+        logits.requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("height", [-200.0, 200.0])
+def test_extreme_logits_stay_finite(height):
+    logits = torch.full((1, 3, 2, 2), height, requires_grad=True)
+    losses = criterion()(logits, torch.tensor([[[0, 1], [2, IGNORE]]]))
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    assert logits.grad.isfinite().all()
 
 
 def test_against_the_slow_reference():
@@ -109,12 +141,14 @@ def test_ignored_as_negatives_equals_a_class_nobody_asked_for():
     targets = torch.randint(0, 3, (2, 4, 4))
     targets[:, 1:3] = IGNORE
     got = criterion(ignored_are_negatives=True)(logits, targets)
-    masks = torch.stack([targets == k for k in range(3)], dim=1).float()
-    everywhere = torch.ones(2, 1, 4, 4)
-    count = masks.amax(dim=(2, 3)).sum()
-    focal = focal_term(logits, masks, everywhere, 0.25, 2.0) / count
-    torch.testing.assert_close(got["loss_focal"], focal)
-    torch.testing.assert_close(got["loss_dice"], dice_term(logits, masks, everywhere) / count)
+    masks, _ = one_hot(targets, 3)
+    each = sigmoid_focal_loss(logits, masks.float(), alpha=0.25, gamma=2.0, reduction="none")
+    p = logits.sigmoid()
+    overlap, mass, area = (x.sum(dim=(2, 3)) for x in (p * masks, p, masks))
+    number = (area > 0).sum().item()
+    assert got["loss_focal"].item() == pytest.approx(each.sum().item() / 16 / number, rel=1e-5)
+    dice = (1 - (2 * overlap + 1) / (mass + area + 1))[area > 0]
+    assert got["loss_dice"].item() == pytest.approx(dice.mean().item(), rel=1e-5)
     assert got["loss_focal"] != criterion()(logits, targets)["loss_focal"]
 
 

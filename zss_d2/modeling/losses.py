@@ -2,46 +2,87 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def one_hot_masks(targets: Tensor, num_classes: int, ignore_label: int) -> tuple[Tensor, Tensor]:
-    """Labels (B, H, W) -> class masks (B, K, H, W) and validity (B, 1, H, W), as floats."""
-    valid = targets != ignore_label
-    classes = torch.arange(num_classes, device=targets.device).view(1, -1, 1, 1)
-    return (targets[:, None] == classes).float(), valid[:, None].float()
+# Logit of a class that is out of the question: probability and cost are 0.
+_NEVER = -1e4
 
 
-def focal_term(logits: Tensor, masks: Tensor, valid: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss: mean over the valid pixels of a map, summed over images and classes.
+class NELTerms(NamedTuple):
+    """Scalars, summed over images and classes."""
+
+    focal: Tensor  # -weight (1 - p_t)^gamma ln p_t, each image's mean over the pixels that count
+    dice: Tensor  # 1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1), of the classes present
+    num_masks: Tensor  # classes present
+
+
+def nel_terms(
+    logits: Tensor, targets: Tensor, counted: Tensor, alpha: float, gamma: float
+) -> NELTerms:
+    """Sigmoid focal loss and dice loss, every class being its own binary mask m.
+
+    Dice has plain p, not its square, in the denominator, as in ZegCLIP's code. One-hot masks are
+    never built: with 100 classes the logits are the largest tensors of a training step.
 
     Args:
-        logits, masks: (B, K, H, W).
-        valid: (B, 1, H, W).
-
-    Returns:
-        scalar.
+        logits: (B, K, H, W).
+        targets: (B, H, W); a value outside 0..K-1 belongs to none of the classes.
+        counted: (B, H, W) bool, pixels that take part.
+        alpha, gamma: of the focal loss; masks weigh alpha, the rest 1 - alpha.
     """
-    loss = sigmoid_focal_loss(logits, masks, alpha=alpha, gamma=gamma, reduction="none") * valid
-    pixels = valid.sum(dim=(2, 3)).clamp(min=1)  # (B, 1)
-    return (loss.sum(dim=(2, 3)) / pixels).sum()
+    labelled = (targets >= 0) & (targets < logits.shape[1]) & counted
+    index = targets.where(labelled, 0)[:, None]
+    right = logits.gather(1, index)  # (B, 1, H, W)
+    keep = counted & ~labelled  # class 0 is a wrong one here, like all others
+    wrong = logits.detach().masked_fill(~counted[:, None], _NEVER)
+    wrong.scatter_(1, index, right.detach().where(keep[:, None], _NEVER))
+    right = right[:, 0]
+
+    costs, mass = _CostOfWrong.apply(logits, wrong, gamma)  # (B, K) each
+    p_right = right.sigmoid() * labelled
+    hits = alpha * (1 - p_right) ** gamma * F.softplus(-right) * labelled
+    pixels = counted.sum(dim=(1, 2)).clamp(min=1)
+    focal = (((1 - alpha) * costs.sum(dim=1) + hits.sum(dim=(1, 2))) / pixels).sum()
+
+    zeros, flat = logits.new_zeros(logits.shape[:2]), index.flatten(1)
+    overlap = zeros.scatter_add(1, flat, p_right.flatten(1))  # (B, K)
+    area = zeros.scatter_add(1, flat, labelled.flatten(1).to(logits))
+    dice = 1 - (2 * overlap + 1) / (mass + overlap + area + 1)
+    present = area > 0
+    return NELTerms(focal, (dice * present).sum(), present.sum())
 
 
-def dice_term(logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
-    """1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1), summed over the classes present in each image.
+class _CostOfWrong(torch.autograd.Function):
+    """sum(p^gamma softplus(z)) and sum(p) over the pixels of maps z (B, K, H, W): (B, K) each.
 
-    Shapes as in `focal_term`. Plain p, not its square, in the denominator, as ZegCLIP's code has.
+    z are the logits, with `_NEVER` at some places, where the slope is 0. Autograd would hold four
+    tensors of this size for the backward pass and walk through more; this holds z.
     """
-    p = logits.sigmoid() * valid
-    overlap = (p * masks).sum(dim=(2, 3))  # (B, K)
-    area = masks.sum(dim=(2, 3))
-    dice = 1 - (2 * overlap + 1) / (p.sum(dim=(2, 3)) + area + 1)
-    return (dice * (area > 0)).sum()
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(z)
+        ctx.gamma = gamma
+        p = z.sigmoid()
+        mass = p.sum(dim=(2, 3))
+        return p.pow_(gamma).mul_(F.softplus(z)).sum(dim=(2, 3)), mass
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_cost: Tensor, grad_mass: Tensor) -> tuple[Tensor, None, None]:
+        """Slopes p^gamma (gamma (1 - p) softplus(z) + p) and p (1 - p)."""
+        (z,) = ctx.saved_tensors
+        p = z.sigmoid()
+        rest = 1 - p
+        slope = F.softplus(z).mul_(rest).mul_(ctx.gamma).add_(p)
+        slope.mul_(p**ctx.gamma).mul_(grad_cost[..., None, None])
+        return slope.add_(rest.mul_(p).mul_(grad_mass[..., None, None])), None, None
 
 
 class NELLoss(nn.Module):
@@ -87,15 +128,15 @@ class NELLoss(nn.Module):
         Returns:
             ``loss_focal`` and ``loss_dice``, scalars.
         """
-        logits = logits.float()
-        masks, valid = one_hot_masks(targets, logits.shape[1], self.ignore_label)
         if self.ignored_are_negatives:
-            valid = torch.ones_like(valid)
-        num_masks = _mean_over_ranks(masks.amax(dim=(2, 3)).sum()).clamp(min=1)
-        focal = focal_term(logits, masks, valid, self.focal_alpha, self.focal_gamma)
+            counted = torch.ones_like(targets, dtype=torch.bool)
+        else:
+            counted = targets != self.ignore_label
+        terms = nel_terms(logits.float(), targets, counted, self.focal_alpha, self.focal_gamma)
+        num_masks = _mean_over_ranks(terms.num_masks.float()).clamp(min=1)
         return {
-            "loss_focal": self.focal_weight * focal / num_masks,
-            "loss_dice": self.dice_weight * dice_term(logits, masks, valid) / num_masks,
+            "loss_focal": self.focal_weight * terms.focal / num_masks,
+            "loss_dice": self.dice_weight * terms.dice / num_masks,
         }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
 
 from zss_d2.clip import ClipTowers, build_clip_towers
 from zss_d2.errors import ZssError
@@ -24,6 +26,7 @@ from zss_d2.modeling.methods.clip_zss.pixel_learning import (
 from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED
 from zss_d2.modeling.methods.clip_zss.synthesizer import Synthesizer
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+from zss_d2.modeling.methods.clip_zss.teacher_cache import CachedTeacher
 from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier, joint_dim
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
@@ -41,6 +44,8 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
     """
     settings = cfg.MODEL.CLIP_ZSS
     _check(settings)
+    if settings.TEACHER_CACHE:
+        _check_images_repeat(cfg)
     contract = cls.contract_from_config(cfg, *_statistics(settings.STATISTICS))
     dim = joint_dim(cfg.MODEL.CLIP.NAME)
     student = build_student(cfg, dim)
@@ -76,6 +81,15 @@ def _check(settings: CfgNode) -> None:
         raise ZssError("MODEL.CLIP_ZSS.CE_WEIGHT and NEL_WEIGHT are both 0; nothing uses labels")
 
 
+def _check_images_repeat(cfg: CfgNode) -> None:
+    images = cfg.INPUT
+    if images.CROP.ENABLED or images.COLOR_AUG or images.SCALE_RANGE[0] != images.SCALE_RANGE[1]:
+        raise ZssError(
+            "MODEL.CLIP_ZSS.TEACHER_CACHE remembers whole images; set INPUT.CROP.ENABLED False, "
+            "INPUT.COLOR_AUG False and INPUT.SCALE_RANGE '(1.0, 1.0)', or TEACHER_CACHE ''"
+        )
+
+
 def _statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of RGB in 0..255."""
     mean, std = STATISTICS[name]
@@ -105,16 +119,8 @@ def _classifier(
 def _learner(cfg: CfgNode, contract: dict[str, Any], dim: int, towers: ClipTowers) -> Learner:
     settings = cfg.MODEL.CLIP_ZSS
     global_on, pixel_on = settings.GLOBAL_WEIGHT > 0, settings.PSEUDO_WEIGHT > 0
-    teacher = Teacher(
-        towers.image,
-        pixel_mean=towers.pixel_mean,
-        pixel_std=towers.pixel_std,
-        student_mean=contract["pixel_mean"],
-        student_std=contract["pixel_std"],
-        size=settings.TEACHER_SIZE,
-    )
     return Learner(
-        teacher=teacher if global_on or pixel_on else None,
+        teacher=_teacher(settings, contract, towers) if global_on or pixel_on else None,
         pixel_losses=_pixel_losses(cfg),
         global_learning=GlobalLearning(dim, settings.BANK_SIZE, settings.GLOBAL_TEMPERATURE)
         if global_on
@@ -124,6 +130,20 @@ def _learner(cfg: CfgNode, contract: dict[str, Any], dim: int, towers: ClipTower
         pseudo_weight=settings.PSEUDO_WEIGHT,
         bce_weight=settings.BCE_WEIGHT,
     )
+
+
+def _teacher(settings: CfgNode, contract: dict[str, Any], towers: ClipTowers) -> nn.Module:
+    teacher = Teacher(
+        towers.image,
+        pixel_mean=towers.pixel_mean,
+        pixel_std=towers.pixel_std,
+        student_mean=contract["pixel_mean"],
+        student_std=contract["pixel_std"],
+        size=settings.TEACHER_SIZE,
+    )
+    if not settings.TEACHER_CACHE:
+        return teacher
+    return CachedTeacher(teacher, Path(settings.TEACHER_CACHE))
 
 
 def _pixel_losses(cfg: CfgNode) -> PixelLosses:

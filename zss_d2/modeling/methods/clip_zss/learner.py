@@ -10,6 +10,7 @@ from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
 from zss_d2.modeling.methods.clip_zss.pixel_learning import PixelLearning
 from zss_d2.modeling.methods.clip_zss.pseudo_labels import resize_labels
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+from zss_d2.modeling.methods.clip_zss.teacher_cache import CachedTeacher
 
 
 class PixelLosses(nn.Module):
@@ -44,7 +45,7 @@ class Learner(nn.Module):
     def __init__(
         self,
         *,
-        teacher: Teacher | None,
+        teacher: Teacher | CachedTeacher | None,
         pixel_losses: PixelLosses,
         global_learning: GlobalLearning | None = None,
         pixel_learning: PixelLearning | None = None,

@@ -60,6 +60,12 @@ class Teacher(nn.Module):
         self.register_buffer("scale", old_std / std, persistent=False)
         self.register_buffer("shift", (old_mean - mean) / std, persistent=False)
 
+    @property
+    def description(self) -> str:
+        """What its answers depend on beside the weights."""
+        statistics = [x.flatten().tolist() for x in (self.scale, self.shift)]
+        return f"{self.tower.module.dense_tokens} {self.size} {statistics}"
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> ImageFeatures:
         """The student's normalised images (B, 3, H, W) -> CLS and dense tokens."""

@@ -25,7 +25,8 @@ class Size(NamedTuple):
     drop_path: float
 
 
-# Table 2 of the paper, except "mini", which is ours for the mini world.
+# As in the authors' configs (github.com/Visual-Attention-Network/SegNeXt), except "mini", which is
+# ours for the mini world.
 SIZES = {
     "mini": Size((16, 32, 64, 96), (1, 1, 2, 1), 0.0),
     "T": Size((32, 64, 160, 256), (3, 3, 5, 2), 0.1),
