@@ -3,6 +3,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from detectron2.data import Metadata
 from matplotlib.image import imread
 
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
@@ -51,7 +52,7 @@ def test_every_point_is_what_an_evaluation_with_this_bias_gives(run, tmp_path, c
     assert "area under the seen/unseen curve" in capsys.readouterr().out
     with (output / "bias.csv").open() as file:
         rows = {float(row["seen_bias"]): row for row in csv.DictReader(file)}
-    assert sorted(rows) == [-0.4, 0.0, 0.05]
+    assert sorted(rows) == [-0.4, 0.0, 0.05, 1.0]
     assert imread(output / "bias.png").shape[0] > 300
     for bias, row in rows.items():
         cfg.TEST.SEEN_BIAS = bias
@@ -60,6 +61,25 @@ def test_every_point_is_what_an_evaluation_with_this_bias_gives(run, tmp_path, c
         expected = ZeroShotTrainer.test(cfg, model)["sem_seg"]
         for name in sweep_bias.METRICS:
             np.testing.assert_allclose(float(row[name]), expected[name], atol=1e-9)
+
+
+def test_group_accuracies_by_hand():
+    """Columns are the truth: half of a (seen), all of b (unseen stuff), a quarter of c (thing)."""
+    confusion = np.array([[2, 0, 1], [2, 5, 2], [0, 0, 1]])
+    names = {"stuff_classes": ["a", "b", "c"], "unseen_classes": ["b", "c"]}
+    values = sweep_bias.group_accuracies(confusion, Metadata(**names))
+    assert values == {"mACC-S": 50.0, "mACC-U": 62.5}
+    values = sweep_bias.group_accuracies(confusion, Metadata(**names, thing_classes=["c"]))
+    assert values["mACC-U-things"] == 25.0
+    assert values["mACC-U-stuff"] == 100.0
+
+
+def test_what_seen_classes_take():
+    rows = [
+        {"seen_bias": 0.0, "mACC-S": 70.0, "mACC-U": 31.0},
+        {"seen_bias": 1.0, "mACC-S": 0.0, "mACC-U": 84.0},
+    ]
+    assert sweep_bias.competition(rows).endswith("compete: mACC-U 31.0 -> 84.0")
 
 
 def test_a_benchmark_without_a_dev_split_asks_for_a_set(run):
