@@ -27,7 +27,7 @@ def cached(make_cfg, tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def asked():
     """How many images CLIP has been asked about, call by call."""
     numbers = []
 
