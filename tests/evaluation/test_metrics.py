@@ -111,3 +111,13 @@ def test_unseen_things_and_stuff_are_told_apart_where_the_spec_does():
     assert metrics["mIoU-U-things"] == 75  # cat 50, cow 100
     assert metrics["mIoU-U-stuff"] == 100
     assert "mIoU-U-things" not in summarize(confusion, names, ["cat", "cow", "sea"])
+
+
+def test_accuracy_of_groups_by_hand():
+    """Columns are the truth: half of a (seen), all of b (unseen stuff), a quarter of c (thing)."""
+    confusion, names = np.array([[2, 0, 1], [2, 5, 2], [0, 0, 1]]), ("a", "b", "c")
+    metrics = summarize(confusion, names, ["b", "c"])
+    assert (metrics["mACC-S"], metrics["mACC-U"]) == (50.0, 62.5)
+    assert "mACC-U-things" not in metrics
+    metrics = summarize(confusion, names, ["b", "c"], ["c"])
+    assert (metrics["mACC-U-things"], metrics["mACC-U-stuff"]) == (25.0, 100.0)

@@ -119,32 +119,31 @@ def summarize(
     """All metrics in percent.
 
     Keys: those of Detectron2's ``SemSegEvaluator`` (mIoU, fwIoU, mACC, pACC, IoU-<class>,
-    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU, unseen-as-seen and seen-as-unseen (shares
-    of the labelled pixels of one group that are given to the other); where ``thing_names`` says
-    which classes are things, also mIoU-U-things and mIoU-U-stuff.
+    ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU, mACC-S, mACC-U, unseen-as-seen and
+    seen-as-unseen (shares of the labelled pixels of one group that are given to the other); where
+    ``thing_names`` says which classes are things, also mIoU- and mACC-U-things and -U-stuff.
     """
     iou, accuracy = class_iou(confusion), class_accuracy(confusion)
     everything = list(range(len(class_names)))
     unseen = [i for i in everything if class_names[i] in unseen_names]
     seen = [i for i in everything if i not in unseen]
-    miou_seen, miou_unseen = mean_over_present(iou, seen), mean_over_present(iou, unseen)
+    groups = {"S": seen, "U": unseen}
+    if thing_names:
+        groups["U-things"] = [i for i in unseen if class_names[i] in thing_names]
+        groups["U-stuff"] = [i for i in unseen if class_names[i] not in thing_names]
+    miou = {group: mean_over_present(iou, ids) for group, ids in groups.items()}
     metrics = {
         "pAcc": pixel_accuracy(confusion),
         "mIoU": mean_over_present(iou, everything),
-        "mIoU-S": miou_seen,
-        "mIoU-U": miou_unseen,
-        "hIoU": harmonic_mean(miou_seen, miou_unseen),
+        **{f"mIoU-{group}": value for group, value in miou.items()},
+        "hIoU": harmonic_mean(miou["S"], miou["U"]),
         "fwIoU": frequency_weighted_iou(confusion),
         "mACC": mean_over_present(accuracy, everything),
         "pACC": pixel_accuracy(confusion),
         "unseen-as-seen": share_given_to(confusion, unseen, seen),
         "seen-as-unseen": share_given_to(confusion, seen, unseen),
     }
-    if thing_names:
-        things = [i for i in unseen if class_names[i] in thing_names]
-        stuff = [i for i in unseen if i not in things]
-        metrics["mIoU-U-things"] = mean_over_present(iou, things)
-        metrics["mIoU-U-stuff"] = mean_over_present(iou, stuff)
+    metrics |= {f"mACC-{group}": mean_over_present(accuracy, ids) for group, ids in groups.items()}
     metrics |= {f"IoU-{name}": float(iou[i]) for i, name in enumerate(class_names)}
     metrics |= {f"ACC-{name}": float(accuracy[i]) for i, name in enumerate(class_names)}
     return {key: 100 * value for key, value in metrics.items()}

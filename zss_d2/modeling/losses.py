@@ -28,7 +28,8 @@ def nel_terms(
     """Sigmoid focal loss and dice loss, every class being its own binary mask m.
 
     Dice has plain p, not its square, in the denominator, as in ZegCLIP's code. One-hot masks are
-    never built: with 100 classes the logits are the largest tensors of a training step.
+    never built: with 100 classes the logits are the largest tensors of a training step, and with
+    fvcore's focal loss the backward pass would hold nine of that size instead of two.
 
     Args:
         logits: (B, K, H, W).
@@ -61,8 +62,8 @@ def nel_terms(
 class _CostOfWrong(torch.autograd.Function):
     """sum(p^gamma softplus(z)) and sum(p) over the pixels of maps z (B, K, H, W): (B, K) each.
 
-    z are the logits, with `_NEVER` at some places, where the slope is 0. Autograd would hold four
-    tensors of this size for the backward pass and walk through more; this holds z.
+    z are the logits, with `_NEVER` at some places, where the slope is 0; all that is held for the
+    backward pass.
     """
 
     @staticmethod

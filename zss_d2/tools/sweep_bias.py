@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -30,12 +30,7 @@ from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import png
-from zss_d2.evaluation.metrics import (
-    class_accuracy,
-    confusion_matrix,
-    mean_over_present,
-    summarize,
-)
+from zss_d2.evaluation.metrics import confusion_matrix, summarize
 from zss_d2.tools.runs import load_run
 
 # Both signs of these and 0: from a thousandth, where softmax scores differ, to all or nothing.
@@ -66,7 +61,7 @@ def biased_labels(scores: Tensor, seen_ids: Sequence[int], biases: Sequence[floa
 def sweep(
     cfg: CfgNode, model: nn.Module, dataset: str, biases: Sequence[float]
 ) -> list[dict[str, float]]:
-    """`METRICS` and `group_accuracies` in percent for every bias, called ``seen_bias``."""
+    """`METRICS` and mACC of groups in percent for every bias, which is called ``seen_bias``."""
     metadata = MetadataCatalog.get(dataset)
     classes, ignore_label = metadata.stuff_classes, metadata.ignore_label
     seen_ids = [i for i, name in enumerate(classes) if name in model.train_classes]
@@ -79,36 +74,18 @@ def sweep(
             totals[index] += confusion_matrix(labels, truth, len(classes), ignore_label).cpu()
     rows = []
     for bias, confusion in zip(biases, totals.numpy(), strict=True):
-        metrics = summarize(confusion, classes, metadata.unseen_classes)
-        chosen = {name: metrics[name] for name in METRICS}
-        rows.append({"seen_bias": bias} | chosen | group_accuracies(confusion, metadata))
+        metrics = summarize(
+            confusion, classes, metadata.unseen_classes, metadata.get("thing_classes", ())
+        )
+        names = [*METRICS, *(name for name in metrics if name.startswith("mACC-"))]
+        rows.append({"seen_bias": bias} | {name: metrics[name] for name in names})
     return rows
-
-
-def group_accuracies(confusion: np.ndarray, metadata: Metadata) -> dict[str, float]:
-    """Mean class accuracy in percent of seen and unseen classes, mACC-S and mACC-U.
-
-    Where the data set knows things from stuff, also mACC-U-things and mACC-U-stuff.
-    """
-    classes, things = metadata.stuff_classes, metadata.get("thing_classes", ())
-    groups = {
-        "mACC-S": [name not in metadata.unseen_classes for name in classes],
-        "mACC-U": [name in metadata.unseen_classes for name in classes],
-    }
-    if things:
-        unseen = list(zip(classes, groups["mACC-U"], strict=True))
-        groups["mACC-U-things"] = [is_unseen and name in things for name, is_unseen in unseen]
-        groups["mACC-U-stuff"] = [is_unseen and name not in things for name, is_unseen in unseen]
-    accuracy = class_accuracy(confusion)
-    return {
-        name: 100 * mean_over_present(accuracy, np.flatnonzero(members))
-        for name, members in groups.items()
-    }
 
 
 def competition(rows: Sequence[dict[str, float]]) -> str:
     """Accuracy of unseen classes among all and among themselves, in words."""
-    plain, alone = ([r for r in rows if r["seen_bias"] == bias][0] for bias in (0.0, ONLY_UNSEEN))
+    by_bias = {row["seen_bias"]: row for row in rows}
+    plain, alone = by_bias[0.0], by_bias[ONLY_UNSEEN]
     names = [name for name in plain if name.startswith("mACC-U")]
     parts = [f"{name} {plain[name]:.1f} -> {alone[name]:.1f}" for name in names]
     return f"if only unseen classes compete: {', '.join(parts)}"
