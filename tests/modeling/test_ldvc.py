@@ -167,9 +167,20 @@ def test_mask_heads_by_hand():
     dot = build_mask_head("dot", 8, 2, 0.5, -1.0)(visual, classes)
     torch.testing.assert_close(dot[0, 1, 2], visual[0, 2] @ classes[0, 1])
     head = build_mask_head("attention", 8, 2, 0.5, -1.0)
-    q, k = head.attention.q(visual[0, 2]), head.attention.k(classes[0, 1])
+    centred = classes[0, 1] - classes[0, 1].mean()
+    anchor = centred / (centred.square().mean() + 1e-5).sqrt()  # LayerNorm
+    q, k = head.attention.q(visual[0, 2]), head.attention.k(anchor)
     expected = (q[:4] @ k[:4] + q[4:] @ k[4:]) / 2 / 4**0.5  # two heads of four channels
     torch.testing.assert_close(head(visual, classes)[0, 1, 2], expected)
+
+
+def test_attention_masks_do_not_fade_with_the_norm_of_class_embeddings():
+    torch.manual_seed(0)
+    visual, classes = torch.randn(1, 3, 8), torch.randn(1, 2, 8)
+    head = build_mask_head("attention", 8, 2, 0.5, -1.0)
+    torch.testing.assert_close(
+        head(visual, 0.1 * classes), head(visual, classes), atol=1e-2, rtol=1e-2
+    )
 
 
 def test_classes_stay_anchors(make_cfg):

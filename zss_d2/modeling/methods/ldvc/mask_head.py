@@ -32,16 +32,18 @@ class CosineHead(nn.Module):
 class AttentionHead(nn.Module):
     """Attention scores before the softmax, averaged over heads, from projections of its own.
 
-    ZegCLIP's masks with the roles of both sides exchanged.
+    ZegCLIP's masks with the roles of both sides exchanged. With class embeddings of unit norm the
+    logits would start near zero and hardly learn, so they are normalised as the tokens are.
     """
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
+        self.norm = nn.LayerNorm(dim)
         self.attention = CrossAttention(dim, num_heads, identity_values=True)
 
     def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
         """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
-        return self.attention.scores(visual, classes).transpose(1, 2)
+        return self.attention.scores(visual, self.norm(classes)).transpose(1, 2)
 
 
 class DotHead(nn.Module):
