@@ -83,6 +83,18 @@ def test_masks_with_raw_ids_get_train_ids_once(yard, tmp_path):
     assert converted.stat().st_mtime_ns == before
 
 
+def test_an_edited_map_never_meets_masks_of_the_old_one(yard):
+    for third in ("square", "stripe"):
+        fourth = {"square": "stripe", "stripe": "square"}[third]
+        mapping = {0: "ground", 1: "disc", 2: third, 3: fourth}
+        register_custom([rewrite(yard, name="edited", raw_to_train=mapping)])
+        for record in DatasetCatalog.get("zss_edited_train"):
+            mask = Path(record["sem_seg_file_name"])
+            original = np.asarray(Image.open(yard.parent / "masks" / mask.name))
+            order = [0, 1, 2, 3] if third == "square" else [0, 1, 3, 2]
+            assert np.array_equal(np.asarray(Image.open(mask)), np.array(order)[original])
+
+
 def test_a_raw_value_outside_the_map_is_named_with_its_file(yard):
     mapping = {0: 0, 1: 1, 2: 2, 9: "stripe"}
     register_custom([rewrite(yard, name="holes", raw_to_train=mapping)])

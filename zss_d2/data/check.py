@@ -152,7 +152,8 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
         top_level = yaml.safe_load(Path(subject).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         top_level = None
-    if not isinstance(top_level, dict) or {"classes", "splits"} & top_level.keys():
+    own = {"classes", "splits", "base", "hold_out"}
+    if not isinstance(top_level, dict) or own & top_level.keys():
         targets = custom_targets(subject)
         return targets, [_describe(targets[0].benchmark)]
     try:

@@ -9,11 +9,19 @@ raw_to_train: {10: ground, 20: disc, 30: stripe, 0: 255}   # optional, if masks 
 splits:
   train: {images: photos, masks: masks, list: train.txt}   # relative to this file; ~ and $NAME work
   val: {images: photos, masks: masks, list: val.txt}       # list: optional
+
+or views of a data set for choosing settings (`zss_d2.data.heldout`), with the splits of that::
+
+name: yard_fold                  # registered as zss_yard_fold_train, zss_yard_fold_val
+base: yard.yaml                  # such a description, or the name of a benchmark of the package
+hold_out: [disc]                 # unseen here; what is unseen in the base is void here
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -23,17 +31,25 @@ from typing import Any
 
 import yaml
 
-from zss_d2.data.benchmark import Benchmark, SpecReader, Split, available_benchmarks
+from zss_d2.data.benchmark import (
+    Benchmark,
+    SpecReader,
+    Split,
+    available_benchmarks,
+    closest,
+    load_benchmark,
+)
 from zss_d2.data.convert import Job, Pair, convert_pairs, is_current
 from zss_d2.data.files import read_id_list, require_folder
+from zss_d2.data.heldout import hold_out
 from zss_d2.data.registry import (
     IMAGE_SUFFIXES,
     Location,
     files_by_id,
     load_records,
+    prepared_location,
     prepared_root,
     register_split,
-    split_folders,
 )
 from zss_d2.errors import ZssError
 
@@ -72,7 +88,11 @@ def register_custom(paths: Iterable[str | Path]) -> None:
 
 def load_custom(path: str | Path) -> Custom:
     """Read and validate a description; raises ZssError naming the file and the line."""
-    path = Path(path)
+    reader = _read(Path(path))
+    return reader.view() if reader.is_view else reader.custom()
+
+
+def _read(path: Path) -> _CustomReader:
     try:
         text = path.read_text(encoding="utf-8")
         data = yaml.load(text, _UniqueKeyLoader)
@@ -83,7 +103,7 @@ def load_custom(path: str | Path) -> Custom:
         line = f"line {mark.line + 1}: " if mark else ""
         reason = getattr(error, "problem", "") or "not readable"
         raise ZssError(f"{path}: {line}invalid yaml ({reason}); mend that line") from None
-    return _CustomReader(path, text, data).custom()
+    return _CustomReader(path, text, data)
 
 
 def locate(custom: Custom, split: Split) -> Location:
@@ -91,14 +111,14 @@ def locate(custom: Custom, split: Split) -> Location:
     original = custom.originals[split.name]
     if not custom.converted:
         return original
-    masks = split_folders(prepared_root(custom.benchmark), split)[1]
+    masks = _converted_folder(custom, split)
     return Location(original.images, masks, original.remedy, tuple(_original_ids(original)))
 
 
 def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
     """Write copies with train ids of the masks that have changed; raises ZssError for a bad one."""
     original = custom.originals[split.name]
-    annotations = split_folders(prepared_root(custom.benchmark), split)[1]
+    annotations = _converted_folder(custom, split)
     records = load_records(original, split.name)
     pairs = [
         Pair(r["image_id"], Path(r["file_name"]), Path(r["sem_seg_file_name"])) for r in records
@@ -113,6 +133,12 @@ def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
         raise ZssError(f"{problems[0]} ({len(problems)} bad masks in all)")
 
 
+def _converted_folder(custom: Custom, split: Split) -> Path:
+    # Named by the map, so that an edited map never meets masks that were made by the old one.
+    digest = hashlib.sha256(custom.benchmark.lut.tobytes()).hexdigest()[:8]
+    return prepared_root(custom.benchmark) / "annotations" / digest / split.folder
+
+
 def _original_ids(location: Location) -> list[str]:
     if location.ids is not None:
         return list(location.ids)
@@ -122,13 +148,15 @@ def _original_ids(location: Location) -> list[str]:
 class _CustomReader(SpecReader):
     """Reads the yaml form of a spec: fewer facts, folders instead of a prepared tree."""
 
+    @property
+    def is_view(self) -> bool:
+        return isinstance(self.data, dict) and "base" in self.data
+
     def custom(self) -> Custom:
         required = {"name", "classes", "unseen", "splits"}
         optional = {"title", "ignore_label", "things", "synonyms", "raw_to_train"}
         self.check_keys(self.data, "top level", required, optional)
-        name = self.identifier(self.data["name"], "name")
-        if name in available_benchmarks():
-            raise self.fail("name", f"{name!r} is a benchmark of the package; choose another name")
+        name = self.own_name()
         classes = self.names("classes")
         self.data.setdefault("ignore_label", 255)
         ignore_label = self.ignore_label(classes)
@@ -149,6 +177,58 @@ class _CustomReader(SpecReader):
         )
         originals = {n: self.location(n) for n in benchmark.splits}
         return Custom(benchmark, originals, converted)
+
+    def view(self) -> Custom:
+        self.check_keys(self.data, "top level", {"name", "base", "hold_out"}, {"title"})
+        name = self.own_name()
+        base, originals = self.base(self.string(self.data["base"], "base"))
+        benchmark = dataclasses.replace(
+            hold_out(base, self.held_out(base)),
+            name=name,
+            title=self.string(self.data.get("title", name), "title"),
+            sources=(str(self.path), *base.sources),
+        )
+        return Custom(benchmark, originals, converted=True)
+
+    def base(self, named: str) -> tuple[Benchmark, Mapping[str, Location]]:
+        """Return the data set of that name or description, and where its originals lie."""
+        if not named.endswith((".yaml", ".yml")):
+            if named not in available_benchmarks():
+                near = closest(named, available_benchmarks())
+                raise self.fail(
+                    "base",
+                    f"unknown benchmark {named!r}{near}; available: "
+                    f"{', '.join(available_benchmarks())}, or the path of a .yaml description",
+                )
+            benchmark = load_benchmark(named)
+            splits = benchmark.splits.items()
+            # The originals are the prepared masks, which hold train ids already.
+            identity = {i: i for i in (*range(len(benchmark.classes)), benchmark.ignore_label)}
+            return (
+                dataclasses.replace(benchmark, raw_to_train=identity),
+                {n: prepared_location(benchmark, split) for n, split in splits},
+            )
+        reader = _read(self.path_of(named, "base"))
+        if reader.is_view:
+            raise self.fail("base", f"{named} is a view itself; name the data set that it shows")
+        custom = reader.custom()
+        return custom.benchmark, custom.originals
+
+    def held_out(self, base: Benchmark) -> tuple[str, ...]:
+        names = self.names("hold_out")
+        for name in names:
+            if name not in base.seen_names:
+                near = closest(name, base.seen_names)
+                raise self.fail("hold_out", f"{name!r} is no seen class of {base.name}{near}", name)
+        if len(names) == len(base.seen_names):
+            raise self.fail("hold_out", "every seen class is held out; leave some for training")
+        return names
+
+    def own_name(self) -> str:
+        name = self.identifier(self.data["name"], "name")
+        if name in available_benchmarks():
+            raise self.fail("name", f"{name!r} is a benchmark of the package; choose another name")
+        return name
 
     def split_names(self) -> list[str]:
         splits = self.data["splits"]
