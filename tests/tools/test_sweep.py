@@ -23,7 +23,7 @@ def pretend(run: sweep.Run, metrics: dict, **provenance) -> None:
     known = dict.fromkeys(("commit", "uncommitted_changes", "detectron2", "torch", "device"), "x")
     known |= {"config_sha256": config_hash(cfg), "iteration": cfg.SOLVER.MAX_ITER} | provenance
     run.folder.mkdir(parents=True, exist_ok=True)
-    content = {"zss_voc_val": metrics, "provenance": known}
+    content = {cfg.DATASETS.TEST[0]: metrics, "provenance": known}
     (run.folder / "results.json").write_text(json.dumps(content))
 
 
@@ -37,6 +37,35 @@ def test_plan_is_configs_times_values_times_seeds(tmp_path):
     assert last.folder == tmp_path / "maskclip_voc" / "b_c" / "seed3"
     cfg = last.config()
     assert (3, "b/c", str(last.folder)) == (cfg.SEED, cfg.MODEL.CLIP.PRETRAINED, cfg.OUTPUT_DIR)
+
+
+def test_views_take_the_place_of_the_data_and_are_averaged(tmp_path):
+    views = []
+    for name in ("cats", "birds"):
+        views.append(tmp_path / f"{name}.yaml")
+        views[-1].write_text(f"name: {name}\nbase: voc\nhold_out: [{name[:-1]}]\n")
+    output = tmp_path / "output"
+    more = ("--views", *map(str, views), "--vary", "MODEL.CLIP.PRETRAINED", "a", "b")
+    runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(output), *more]))
+    assert [str(run) for run in runs] == [
+        f"maskclip_voc {value} {name} seed 0" for name in ("cats", "birds") for value in "ab"
+    ]
+    assert len({run.folder for run in runs}) == 4
+    cfg = runs[-1].config()
+    assert cfg.DATASETS.TEST == ("zss_birds_val",)
+    assert cfg.MODEL.CLIP.PRETRAINED == "b"
+    for run, hiou in zip(runs, (10.0, 12.0, 17.0, 13.0), strict=True):
+        pretend(run, {"hIoU": hiou})
+    overall, by_variant, _ = sweep.write_tables(sweep.collect(runs), output).split("\n\n", 2)
+    assert "views of zss_voc_val" in overall
+    assert "13.0 ± 2.9" in overall  # 10, 12, 17, 13: mean 13, sample variance 26 / 3
+    assert "b cats" in by_variant and "12.0" in by_variant
+
+
+def test_a_view_of_other_data_is_refused(tmp_path):
+    view = str(ROOT / "datasets/mini_heldout.yaml")
+    with pytest.raises(ZssError, match=r"mini_heldout.yaml: is no view of zss_voc_"):
+        sweep.plan(arguments(tmp_path, "--views", view))
 
 
 def test_only_the_same_finished_configuration_counts_as_done(tmp_path):

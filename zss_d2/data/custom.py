@@ -45,6 +45,7 @@ from zss_d2.data.heldout import hold_out
 from zss_d2.data.registry import (
     IMAGE_SUFFIXES,
     Location,
+    dataset_name,
     files_by_id,
     load_records,
     prepared_location,
@@ -60,12 +61,27 @@ logger = logging.getLogger(__name__)
 class Custom:
     """A custom data set: its classes, and per split where its originals lie.
 
-    ``converted`` tells whether masks hold raw ids, so that copies with train ids are needed.
+    ``converted`` tells whether masks hold raw ids, so that copies with train ids are needed;
+    ``base`` is the name of the data set that a view shows.
     """
 
     benchmark: Benchmark
     originals: Mapping[str, Location]
     converted: bool
+    base: str = ""
+
+    def dataset_shown(self, dataset: str) -> str:
+        """Return the registered name under which this view shows ``dataset``, a split of its base.
+
+        Raises ZssError for another data set.
+        """
+        split = dataset.removeprefix(f"zss_{self.base}_")
+        if not self.base or split not in self.benchmark.splits:
+            raise ZssError(
+                f"{self.benchmark.sources[0]}: is no view of {dataset}; give one that names it as "
+                "'base'"
+            )
+        return dataset_name(self.benchmark, self.benchmark.splits[split])
 
 
 def register_custom(paths: Iterable[str | Path]) -> None:
@@ -188,7 +204,7 @@ class _CustomReader(SpecReader):
             title=self.string(self.data.get("title", name), "title"),
             sources=(str(self.path), *base.sources),
         )
-        return Custom(benchmark, originals, converted=True)
+        return Custom(benchmark, originals, converted=True, base=base.name)
 
     def base(self, named: str) -> tuple[Benchmark, Mapping[str, Location]]:
         """Return the data set of that name or description, and where its originals lie."""

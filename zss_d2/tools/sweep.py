@@ -6,6 +6,13 @@
 Every run has a folder of its own below the output folder. A run that is finished under the same
 configuration is not repeated, one that was interrupted goes on from its last checkpoint; so the
 same command can be given again at any time. ``--opts KEY VALUE`` apply to all runs.
+
+To choose between settings without looking at the unseen classes that are reported, run them on
+views in which seen classes are held out (datasets/README.md, "Choosing settings"); the first table
+then has the mean over the views:
+
+    python -m zss_d2.tools.sweep configs/ldvc_mini.yaml configs/zegclip_mini.yaml \\
+        --views datasets/mini_heldout*.yaml --opts DATASETS.TEST '("zss_mini_dev",)'
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 
 import zss_d2
+from zss_d2.data.custom import Custom, load_custom
 from zss_d2.data.files import write_atomic
 from zss_d2.engine import load_config
 from zss_d2.errors import ZssError, command
@@ -48,6 +56,7 @@ class Run:
     seed: int
     overrides: tuple[str, ...]
     folder: Path
+    view: Custom | None = None
 
     @property
     def method(self) -> str:
@@ -62,18 +71,37 @@ class Run:
 
 
 def plan(args: argparse.Namespace) -> list[Run]:
-    """Every config with every variant and seed, in that order."""
+    """Every config on every view with every variant and seed, in that order.
+
+    Raises ZssError for a bad view, or one of other data than a config's.
+    """
     key, *values = args.vary or ("", "")
-    return [
-        Run(
-            config_file=config_file,
-            variant=value,
-            seed=seed,
-            overrides=(*args.opts, *((key, value) if value else ())),
-            folder=args.output / Path(config_file).stem / value.replace("/", "_") / f"seed{seed}",
-        )
-        for config_file, value, seed in itertools.product(args.configs, values, args.seeds)
-    ]
+    runs = []
+    for config_file, path, value in itertools.product(args.configs, args.views or [""], values):
+        view = load_custom(path) if path else None
+        overrides = [*args.opts, *((key, value) if value else ())]
+        variant = [value]
+        folder = args.output / Path(config_file).stem
+        if view is not None:
+            overrides += view_overrides(config_file, overrides, path, view)
+            variant.append(view.benchmark.name)
+            folder /= view.benchmark.name
+        folder /= value.replace("/", "_")
+        for seed in args.seeds:
+            label = " ".join(filter(None, variant))
+            runs.append(
+                Run(config_file, label, seed, tuple(overrides), folder / f"seed{seed}", view)
+            )
+    return runs
+
+
+def view_overrides(config_file: str, opts: Sequence[str], path: str, view: Custom) -> list[str]:
+    """Return what makes the config train and test on the view instead; raises ZssError."""
+    datasets = load_config(argparse.Namespace(config_file=config_file, opts=[*opts])).DATASETS
+    overrides = ["DATASETS.CUSTOM", repr((*datasets.CUSTOM, path))]
+    for key in ("TRAIN", "TEST"):
+        overrides += [f"DATASETS.{key}", repr(tuple(map(view.dataset_shown, datasets[key])))]
+    return overrides
 
 
 def finished(run: Run, cfg: CfgNode) -> bool:
@@ -144,6 +172,10 @@ def collect(runs: Sequence[Run]) -> list[dict[str, object]]:
         results = read_results(run.folder / "results.json")
         provenance = results.pop("provenance")
         for dataset, metrics in results.items():
+            if (view := run.view) is not None:
+                # One name for all views, so that the table averages over them.
+                split = dataset.removeprefix(f"zss_{view.benchmark.name}_")
+                dataset = f"views of zss_{view.base}_{split}"
             rows.append(
                 {"method": run.method, "data": dataset, "variant": run.variant, "seed": run.seed}
                 | {name: metrics.get(name) for name in COLUMNS}
@@ -214,6 +246,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         metavar=("KEY", "VALUE"),
         help="a config key and the values to run each config with",
+    )
+    parser.add_argument(
+        "--views", nargs="+", default=[], metavar="YAML", help="held-out views to run on instead"
     )
     parser.add_argument("--output", type=Path, default=Path("output/sweep"), metavar="DIR")
     parser.add_argument("--num-gpus", type=int, default=1, help="per run; processes on a CPU")
