@@ -1,4 +1,4 @@
-"""Generated VOC trees for the data tests."""
+"""Generated VOC trees, and data of one's own, for the data tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from zss_d2.data import toy_voc
+from zss_d2.data import toy_custom, toy_voc
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
 
@@ -44,3 +44,10 @@ def datasets(tmp_path, toy_tree, monkeypatch) -> Path:
     shutil.copytree(toy_tree, root)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
     return root
+
+
+@pytest.fixture
+def yard(tmp_path, monkeypatch) -> Path:
+    """The yaml of six generated images; nothing else is below DETECTRON2_DATASETS."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    return toy_custom.generate(tmp_path / "yard")

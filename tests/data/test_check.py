@@ -9,15 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from zss_d2.data import check, toy_custom
+from zss_d2.data import check
 from zss_d2.data.benchmark import load_benchmark
 from zss_d2.data.toy_voc import voc_palette
-
-
-@pytest.fixture
-def yard(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
-    return toy_custom.generate(tmp_path / "yard")
 
 
 @pytest.fixture

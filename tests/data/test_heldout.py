@@ -9,7 +9,6 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from zss_d2.data import toy_custom
 from zss_d2.data.benchmark import load_benchmark
 from zss_d2.data.check import main as check
 from zss_d2.data.custom import load_custom, register_custom
@@ -18,11 +17,9 @@ from zss_d2.errors import ZssError
 
 
 @pytest.fixture
-def fold(tmp_path, monkeypatch) -> Path:
-    """A view of six generated images."""
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
-    toy_custom.generate(tmp_path / "yard")
-    path = tmp_path / "yard" / "fold.yaml"
+def fold(yard) -> Path:
+    """A view of the six generated images."""
+    path = yard.with_name("fold.yaml")
     path.write_text("name: yard_fold\nbase: yard.yaml\nhold_out: [disc]\n")
     return path
 

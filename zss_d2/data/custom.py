@@ -155,6 +155,10 @@ def _converted_folder(custom: Custom, split: Split) -> Path:
     return prepared_root(custom.benchmark) / "annotations" / digest / split.folder
 
 
+def _identity(classes: tuple[str, ...], ignore_label: int) -> dict[int, int]:
+    return {i: i for i in (*range(len(classes)), ignore_label)}
+
+
 def _original_ids(location: Location) -> list[str]:
     if location.ids is not None:
         return list(location.ids)
@@ -177,8 +181,7 @@ class _CustomReader(SpecReader):
         self.data.setdefault("ignore_label", 255)
         ignore_label = self.ignore_label(classes)
         converted = "raw_to_train" in self.data
-        identity = {i: i for i in (*range(len(classes)), ignore_label)}
-        given = self.data.get("raw_to_train", identity)
+        given = self.data.get("raw_to_train", _identity(classes, ignore_label))
         benchmark = Benchmark(
             name=name,
             title=self.string(self.data.get("title", name), "title"),
@@ -219,7 +222,7 @@ class _CustomReader(SpecReader):
             benchmark = load_benchmark(named)
             splits = benchmark.splits.items()
             # The originals are the prepared masks, which hold train ids already.
-            identity = {i: i for i in (*range(len(benchmark.classes)), benchmark.ignore_label)}
+            identity = _identity(benchmark.classes, benchmark.ignore_label)
             return (
                 dataclasses.replace(benchmark, raw_to_train=identity),
                 {n: prepared_location(benchmark, split) for n, split in splits},

@@ -79,19 +79,16 @@ def plan(args: argparse.Namespace) -> list[Run]:
     runs = []
     for config_file, path, value in itertools.product(args.configs, args.views or [""], values):
         view = load_custom(path) if path else None
+        name = view.benchmark.name if view else ""
         overrides = [*args.opts, *((key, value) if value else ())]
-        variant = [value]
-        folder = args.output / Path(config_file).stem
         if view is not None:
             overrides += view_overrides(config_file, overrides, path, view)
-            variant.append(view.benchmark.name)
-            folder /= view.benchmark.name
-        folder /= value.replace("/", "_")
-        for seed in args.seeds:
-            label = " ".join(filter(None, variant))
-            runs.append(
-                Run(config_file, label, seed, tuple(overrides), folder / f"seed{seed}", view)
-            )
+        variant = " ".join(filter(None, (value, name)))
+        folder = args.output / Path(config_file).stem / name / value.replace("/", "_")
+        runs += [
+            Run(config_file, variant, seed, tuple(overrides), folder / f"seed{seed}", view)
+            for seed in args.seeds
+        ]
     return runs
 
 
