@@ -169,3 +169,90 @@ def test_a_benchmark_is_checked_by_name(datasets, run):
     assert (status, errors) == (0, [])
     assert "holds 10 images, the benchmark has 10582" in out
     assert "val: 5 images checked, 0 problem(s)" in out
+
+
+def paint(yard: Path, images: range, value: int, where: int | None = None) -> None:
+    """Give masks one value, everywhere or where they hold another."""
+    for i in images:
+        labels = np.array(Image.open(mask_of(yard, f"yard_{i}")))
+        labels[labels == where if where is not None else ...] = value
+        Image.fromarray(labels).save(mask_of(yard, f"yard_{i}"))
+
+
+def test_a_set_without_one_labelled_pixel_is_a_problem(yard, run, tmp_path):
+    paint(yard, range(4), 255)
+    for subject in (yard, config(tmp_path, '("zss_yard_train",)', "()", CUSTOM=f"[{yard}]")):
+        status, out, errors = run(subject)
+        assert (status, len(errors)) == (2, 1)
+        assert "train: no pixel of 4 images has a label, all are void (255)" in errors[0]
+        assert "everything is in order" not in out
+    paint(yard, range(4), 0)
+    paint(yard, range(4, 6), 255)
+    status, _, errors = run(yard)
+    assert status == 2
+    assert "val: no pixel of 2 images has a label" in errors[0]
+
+
+def test_void_values_of_a_map_are_no_labels(yard, run):
+    text = yard.read_text()
+    paint(yard, range(4), 9)
+    yard.write_text(
+        text.replace("splits:", "raw_to_train: {0: 0, 1: 1, 2: 2, 3: 3, 9: 255}\nsplits:")
+    )
+    assert "train: no pixel of 4 images has a label" in run(yard)[2][0]
+
+
+def test_a_training_set_that_labels_unseen_classes_only_is_a_problem(yard, run, tmp_path):
+    paint(yard, range(4), 3)
+    status, _, errors = run(yard)
+    assert status == 2
+    assert (
+        "train: only unseen classes (stripe) are labelled, which training never sees" in errors[0]
+    )
+    path = config(tmp_path, '("zss_yard_train",)', "()", CUSTOM=f"[{yard}]")
+    assert run(path)[0] == 2
+    with path.open("a") as file:
+        file.write("ZERO_SHOT: {SETTING: supervised}\n")
+    assert run(path)[0] == 0
+
+
+def test_images_and_seen_classes_that_training_lacks_are_pointed_out(yard, run):
+    paint(yard, range(4), 0, where=2)
+    paint(yard, range(1, 2), 255)
+    paint(yard, range(2, 4), 3)
+    status, out, errors = run(yard)
+    assert (status, errors) == (0, [])
+    assert "note: train: 1 (yard_1) have no labelled pixel" in out
+    assert "note: train: 2 (yard_2, yard_3) show unseen classes only, so nothing of them is" in out
+    assert "note: train: 1 (square) are to be trained but have no pixel" in out
+
+
+def test_a_test_set_may_lack_classes(yard, run):
+    paint(yard, range(4, 6), 3)
+    status, out, errors = run(yard)
+    assert (status, errors) == (0, [])
+    assert "note: val" not in out
+
+
+def test_photos_that_are_read_in_another_way_than_elsewhere_are_pointed_out(yard, run):
+    photos = yard.parent / "photos"
+    levels = np.linspace(0, 65535, 96 * 96).astype(np.uint16).reshape(96, 96)
+    Image.fromarray(levels).save(photos / "yard_0.png")
+    Image.fromarray(levels // 16).save(photos / "yard_1.png")
+    Image.fromarray(np.full((96, 96, 4), 7, np.uint8)).save(photos / "yard_2.png")
+    status, out, _ = run(yard)
+    assert status == 0
+    assert "note: train: 1 photos, such as yard_0, are 16-bit grey: 0..65535 become 0..255" in out
+    assert "note: train: 1 photos, such as yard_1, are 16-bit grey and nearly black" in out
+    assert "note: train: 1 photos, such as yard_2, have transparency, which is dropped" in out
+    Image.fromarray(levels.astype(np.float32)).save(photos / "yard_0.png", format="TIFF")
+    status, _, errors = run(yard)
+    assert status == 2
+    assert "yard_0.png: image is stored in mode 'F'" in errors[0]
+
+
+def test_an_original_is_never_to_be_deleted(yard, run):
+    damage(yard, "value out of range")
+    (line,) = run(yard)[2]
+    assert f"correct the mask, or give raw_to_train in {yard}" in line
+    assert "delete" not in line

@@ -16,7 +16,7 @@ from PIL import Image
 from zss_d2.data import toy_custom, train_images
 from zss_d2.data.custom import register_custom
 from zss_d2.data.loader import PackedRecords, build_train_loader, training_records
-from zss_d2.data.train_images import classes_of, without_unseen
+from zss_d2.data.train_images import classes_of, require_labels, without_unseen
 from zss_d2.errors import ZssError
 
 UNSEEN = 3
@@ -118,3 +118,38 @@ def test_another_sampler_is_refused(cfg):
     cfg.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
     with pytest.raises(ZssError, match="use 'TrainingSampler'"):
         build_train_loader(cfg)
+
+
+def fill(yard: list[dict], value: int, *names: str) -> None:
+    for record in yard:
+        if record["image_id"] in names:
+            Image.fromarray(np.full((96, 96), value, np.uint8)).save(record["sem_seg_file_name"])
+
+
+def test_a_training_set_without_a_usable_label_is_refused(yard, cfg):
+    names = [record["image_id"] for record in yard]
+    fill(yard, 255, *names[:3])
+    assert len(training_records(cfg)) == 4
+    expected = "zss_yard_train: no pixel of its 4 training images has the label of a class"
+    for value in (255, UNSEEN):
+        fill(yard, value, *names)
+        with pytest.raises(ZssError, match=expected):
+            build_train_loader(cfg)
+    cfg.ZERO_SHOT.SETTING = "supervised"
+    assert len(training_records(cfg)) == 4
+
+
+def test_images_without_unseen_pixels_must_have_a_usable_label(yard, cfg):
+    fill(yard, 255, "yard_0", "yard_2")
+    assert len(training_records(cfg)) == 4
+    cfg.ZERO_SHOT.TRAIN_IMAGES = "without_unseen"
+    with pytest.raises(ZssError, match="no pixel of its 2 training images has the label"):
+        training_records(cfg)
+
+
+def test_masks_are_read_up_to_the_first_label_only(yard, monkeypatch):
+    read = []
+    original = train_images.read_mask
+    monkeypatch.setattr(train_images, "read_mask", lambda p: read.append(p) or original(p))
+    require_labels(yard)
+    assert read == [yard[0]["sem_seg_file_name"]]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from zss_d2.config import add_zss_config
 from zss_d2.data import augmentation as A
+from zss_d2.data.custom import register_custom
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError
 
@@ -150,6 +151,24 @@ def test_switches_of_the_recipe(cfg):
     assert isinstance(only, A.ResizeWithinBox)
 
 
+@pytest.mark.parametrize(
+    ("flip", "mirrored"), [("none", []), ("horizontal", [np.fliplr]), ("vertical", [np.flipud])]
+)
+def test_images_are_flipped_as_asked(cfg, flip, mirrored):
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.COLOR_AUG, cfg.INPUT.RANDOM_FLIP = False, False, flip
+    cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE = (4, 4), (1.0, 1.0)
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    possible = [image, *(mirror(image) for mirror in mirrored)]
+    met = set()
+    for _ in range(20):
+        augmented = T.AugInput(image.copy(), sem_seg=image[..., 0].copy())
+        ZeroShotMapper(cfg, True).augmentations(augmented)
+        assert np.array_equal(augmented.image[..., 0], augmented.sem_seg)
+        met |= {i for i, x in enumerate(possible) if np.array_equal(augmented.image, x)}
+        assert any(np.array_equal(augmented.image, x) for x in possible)
+    assert len(met) == len(possible)
+
+
 def test_a_mapper_survives_the_way_to_a_worker_process(cfg, datasets):
     mapper = ZeroShotMapper(cfg, True)
     record = DatasetCatalog.get("zss_voc_train")[1]
@@ -175,7 +194,27 @@ def test_a_mask_value_without_meaning_is_named(plain, datasets):
     Image.fromarray(labels).save(record["sem_seg_file_name"])
     message = _error(plain, record)
     assert f"{record['sem_seg_file_name']}: value 77 (3 pixels) outside 0..19" in message
-    assert "prepare the data set again" in message
+    assert "delete that prepared copy and prepare the data set again" in message
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_only_a_copy_of_a_mask_is_to_be_deleted(plain, yard, mapped):
+    text = yard.read_text()
+    mapping = "raw_to_train: {0: 0, 1: 1, 2: 2, 3: 3}\nsplits:" if mapped else "splits:"
+    yard.write_text(text.replace("splits:", mapping))
+    register_custom([yard])
+    (record, *_) = DatasetCatalog.get("zss_yard_train")
+    Image.fromarray(np.full((96, 96), 77, np.uint8)).save(record["sem_seg_file_name"])
+    message = _error(plain, record)
+    if not mapped:
+        assert f"; correct the mask, or give raw_to_train in {yard}" in message
+        assert "delete" not in message
+        return
+    assert "delete that copy, which is made anew from the original" in message
+    # What it says works.
+    Path(record["sem_seg_file_name"]).unlink()
+    (record, *_) = DatasetCatalog.get("zss_yard_train")
+    assert plain(record)["sem_seg"].max() <= 255
 
 
 def test_a_16_bit_mask_is_not_clamped(plain, datasets):

@@ -45,6 +45,32 @@ class LabelledResize(T.ResizeTransform):
         return np.asarray(picture.resize((self.new_w, self.new_h), Image.NEAREST))
 
 
+class OpenCVResize(T.Augmentation):
+    """The sizes of another resize, without antialiasing: OpenCV's bilinear, as mmsegmentation's.
+
+    Labels are OpenCV's nearest neighbours, up to half a pixel off the centres, as there.
+    """
+
+    def __init__(self, sizes: T.Augmentation):
+        super().__init__()
+        self.sizes = sizes
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        chosen = self.sizes.get_transform(image)
+        return OpenCVResizeTransform(chosen.h, chosen.w, chosen.new_h, chosen.new_w)
+
+
+class OpenCVResizeTransform(T.ResizeTransform):
+    """Resizes from (h, w) to (new_h, new_w) by ``cv2.resize``."""
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        return cv2.resize(img, (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        size = (self.new_w, self.new_h)
+        return cv2.resize(segmentation, size, interpolation=cv2.INTER_NEAREST)
+
+
 class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
     """The same crops as its parent, several times faster: pixels are counted, not sorted."""
 
@@ -134,3 +160,58 @@ def photometric_distortion() -> list[T.Augmentation]:
             (turn_hue, -36, 36),
         )
     ]
+
+
+class MmsegmentationColours(T.Augmentation):
+    """Photometric distortion in the arithmetic of mmsegmentation 0.x, for RGB uint8 images.
+
+    Brightness, contrast (before the rest or after it, at random), saturation and hue, each with
+    probability 0.5: levels + b with b in [-32, 32); levels * c, not around their mean, and
+    saturation (HSV) * s with c, s in [0.5, 1.5); hue + h with h in -18..17 of 180 steps. What
+    leaves 0..255 is clipped, fractions are cut off.
+    """
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        contrast_first = _coin()
+        steps = (
+            (add_to_levels, np.random.uniform(-32, 32), True),
+            (scale_levels, np.random.uniform(0.5, 1.5), contrast_first),
+            (scale_hsv_saturation, np.random.uniform(0.5, 1.5), True),
+            (step_hue, np.random.randint(-18, 18), True),
+            (scale_levels, np.random.uniform(0.5, 1.5), not contrast_first),
+        )
+        return T.TransformList(
+            [ColourTransform(operation, x) for operation, x, due in steps if due and _coin()]
+        )
+
+
+def add_to_levels(image: np.ndarray, delta: float) -> np.ndarray:
+    """Add to the grey levels of a uint8 image."""
+    return cv2.LUT(image, _cut(np.arange(256, dtype=np.float32) + delta))
+
+
+def scale_levels(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the grey levels of a uint8 image."""
+    return cv2.LUT(image, _cut(np.arange(256, dtype=np.float32) * factor))
+
+
+def scale_hsv_saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale the saturation, in HSV, of an RGB uint8 image."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv[..., 1] = scale_levels(hsv[..., 1], factor)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def step_hue(image: np.ndarray, steps: int) -> np.ndarray:
+    """Turn the hue of an RGB uint8 image by steps of 2 degrees."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(int) + steps) % 180
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def _cut(levels: np.ndarray) -> np.ndarray:
+    return levels.clip(0, 255).astype(np.uint8)
+
+
+def _coin() -> bool:
+    return bool(np.random.randint(2))

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from detectron2.config import CfgNode
 
@@ -30,19 +34,31 @@ from zss_d2.data.benchmark import (
 )
 from zss_d2.data.custom import load_custom
 from zss_d2.data.outcome import print_outcomes
-from zss_d2.data.registry import Location, dataset_name, prepared_location, summarise
+from zss_d2.data.registry import (
+    Location,
+    dataset_name,
+    load_records,
+    prepared_location,
+    summarise,
+)
 from zss_d2.data.verify import check_location
+from zss_d2.data.vocabulary import Vocabulary, require_distinct_tests, require_equal
 from zss_d2.errors import ZssError, command
 
 
 @dataclass(frozen=True)
 class Target:
-    """A split to check; ``raw`` tells that its masks do not hold train ids yet."""
+    """A split to check.
+
+    ``lut`` is for masks that do not hold train ids yet; ``trained_ids`` are the classes whose
+    labels training is to see, None where the split is not for training.
+    """
 
     benchmark: Benchmark
     split: Split
     location: Location
-    raw: bool = False
+    lut: np.ndarray | None = None
+    trained_ids: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -61,7 +77,7 @@ def custom_targets(path: str | Path) -> list[Target]:
     """List the splits of a custom description; raises ZssError if that is wrong."""
     custom = load_custom(path)
     return [
-        Target(custom.benchmark, split, custom.originals[split.name], custom.converted)
+        Target(custom.benchmark, split, custom.originals[split.name], custom.lut)
         for split in custom.benchmark.splits.values()
     ]
 
@@ -69,7 +85,8 @@ def custom_targets(path: str | Path) -> list[Target]:
 def config_targets(config: Mapping[str, Any]) -> tuple[list[Target], list[str]]:
     """List the splits that a merged config trains and tests on, and what to know about them.
 
-    Raises ZssError for a data set that does not exist and for a bad custom description.
+    Raises ZssError for a data set that does not exist, for a bad custom description, and for
+    training sets whose label ids do not mean the same.
     """
     known = {
         target.name: target
@@ -91,10 +108,16 @@ def config_targets(config: Mapping[str, Any]) -> tuple[list[Target], list[str]]:
         chosen[part] = [known[name] for name in names]
     if not chosen["TRAIN"]:
         raise ZssError("DATASETS.TRAIN is empty; name the data set that gives the seen classes")
+    require_distinct_tests([target.name for target in chosen["TEST"]])
+    require_equal([Vocabulary.of_benchmark(t.name, t.benchmark) for t in chosen["TRAIN"]])
     setting = config.get("ZERO_SHOT", {}).get("SETTING", "inductive")
-    notes = vocabulary_notes(chosen["TRAIN"][0].benchmark, setting, chosen["TEST"])
-    targets = {target.name: target for target in chosen["TRAIN"] + chosen["TEST"]}
-    return list(targets.values()), notes
+    first = chosen["TRAIN"][0].benchmark
+    notes = vocabulary_notes(first, setting, chosen["TEST"])
+    notes += repetition_notes(chosen["TRAIN"], chosen["TEST"])
+    trained_ids = tuple(range(len(first.classes))) if setting == "supervised" else first.seen_ids
+    trained = {t.name: dataclasses.replace(t, trained_ids=trained_ids) for t in chosen["TRAIN"]}
+    tested = {t.name: t for t in chosen["TEST"] if t.name not in trained}
+    return [*trained.values(), *tested.values()], notes
 
 
 def vocabulary_notes(train: Benchmark, setting: str, tests: Iterable[Target]) -> list[str]:
@@ -121,6 +144,36 @@ def vocabulary_notes(train: Benchmark, setting: str, tests: Iterable[Target]) ->
     return notes
 
 
+def repetition_notes(train: Sequence[Target], test: Sequence[Target]) -> list[str]:
+    """Say where one photo is listed more than once, by the file that it is in the end."""
+    notes = []
+    photos = {target.name: _photos(target) for target in (*train, *test)}
+    trained = Counter(target.name for target in train)
+    for name, times in trained.items():
+        if times > 1:
+            notes.append(f"{name} is named {times} times: drawn {times} times as often")
+    for first, second in itertools.combinations(trained, 2):
+        if both := photos[first] & photos[second]:
+            notes.append(f"{first} and {second} share {len(both)} photos, drawn as part of either")
+    for name in trained:
+        for target in test:
+            if both := photos[name] & photos[target.name]:
+                notes.append(
+                    f"{target.name}: {len(both)} of {len(photos[target.name])} photos are also in "
+                    f"{name}; scores on what was trained are no test scores"
+                )
+    return notes
+
+
+def _photos(target: Target) -> set[str]:
+    """Return the photos of a split, links followed; none where it is not usable."""
+    try:
+        records = load_records(target.location, target.name)
+    except ZssError:
+        return set()
+    return {os.path.realpath(record["file_name"]) for record in records}
+
+
 def check_targets(targets: Sequence[Target], workers: int) -> int:
     """Check the splits one after the other and print the findings; returns the problem count."""
     return sum(
@@ -132,8 +185,9 @@ def check_targets(targets: Sequence[Target], workers: int) -> int:
                     target.location,
                     workers=workers,
                     any_count=True,
-                    lut=target.benchmark.lut if target.raw else None,
-                    raw=target.raw,
+                    lut=target.lut,
+                    raw=target.lut is not None,
+                    trained_ids=target.trained_ids,
                 )
             ]
         )
@@ -145,7 +199,8 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
     """Return the splits that ``subject`` names, and notes; raises ZssError."""
     if not subject.endswith((".yaml", ".yml")):
         benchmark = load_benchmark(subject)
-        return benchmark_targets(benchmark), [_describe(benchmark)]
+        targets = benchmark_targets(benchmark)
+        return [_as_named(t) for t in targets], [_describe(benchmark)]
     if not os.path.isfile(subject):
         raise ZssError(f"{subject}: no such file; give a config, a benchmark or a data set's yaml")
     try:
@@ -155,11 +210,18 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
     own = {"classes", "splits", "base", "hold_out"}
     if not isinstance(top_level, dict) or own & top_level.keys():
         targets = custom_targets(subject)
-        return targets, [_describe(targets[0].benchmark)]
+        return [_as_named(t) for t in targets], [_describe(targets[0].benchmark)]
     try:
         return config_targets(CfgNode.load_yaml_with_base(subject))
     except OSError as error:
         raise ZssError(f"{subject}: cannot read {error.filename}; check _BASE_") from None
+
+
+def _as_named(target: Target) -> Target:
+    """Take a split that is named ``train...`` for one that is trained on, as no config says it."""
+    if not target.split.name.startswith("train"):
+        return target
+    return dataclasses.replace(target, trained_ids=target.benchmark.seen_ids)
 
 
 def _describe(benchmark: Benchmark) -> str:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from zss_d2.data.benchmark import (
@@ -36,6 +37,7 @@ from zss_d2.data.benchmark import (
     SpecReader,
     Split,
     available_benchmarks,
+    build_lut,
     closest,
     load_benchmark,
 )
@@ -61,14 +63,19 @@ logger = logging.getLogger(__name__)
 class Custom:
     """A custom data set: its classes, and per split where its originals lie.
 
-    ``converted`` tells whether masks hold raw ids, so that copies with train ids are needed;
-    ``base`` is the name of the data set that a view shows.
+    ``mask_map`` gives the train ids of what the masks hold, if these are not train ids already, so
+    that copies are needed; ``base`` is the name of the data set that a view shows.
     """
 
     benchmark: Benchmark
     originals: Mapping[str, Location]
-    converted: bool
+    mask_map: Mapping[int, int] | None = None
     base: str = ""
+
+    @property
+    def lut(self) -> np.ndarray | None:
+        """`build_lut` of ``mask_map``."""
+        return None if self.mask_map is None else build_lut(self.mask_map)
 
     def dataset_shown(self, dataset: str) -> str:
         """Return the registered name under which this view shows ``dataset``, a split of its base.
@@ -94,11 +101,12 @@ def register_custom(paths: Iterable[str | Path]) -> None:
     for path in paths:
         custom = load_custom(path)
         for split in custom.benchmark.splits.values():
+            convert = functools.partial(convert_raw_masks, custom, split)
             register_split(
                 custom.benchmark,
                 split,
                 functools.partial(locate, custom, split),
-                functools.partial(convert_raw_masks, custom, split) if custom.converted else None,
+                None if custom.mask_map is None else convert,
             )
 
 
@@ -125,10 +133,11 @@ def _read(path: Path) -> _CustomReader:
 def locate(custom: Custom, split: Split) -> Location:
     """Return where the masks with train ids lie: in place, or converted in the prepared tree."""
     original = custom.originals[split.name]
-    if not custom.converted:
+    if custom.mask_map is None:
         return original
     masks = _converted_folder(custom, split)
-    return Location(original.images, masks, original.remedy, tuple(_original_ids(original)))
+    remedy = "delete that copy, which is made anew from the original when the data set is loaded"
+    return Location(original.images, masks, original.remedy, _original_ids(original), remedy)
 
 
 def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
@@ -139,7 +148,7 @@ def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
     pairs = [
         Pair(r["image_id"], Path(r["file_name"]), Path(r["sem_seg_file_name"])) for r in records
     ]
-    job = Job(None, annotations, custom.benchmark.lut, copy=False)
+    job = Job(None, annotations, custom.lut, copy=False)
     pairs = [pair for pair in pairs if not is_current(job, pair)]
     if not pairs:
         return
@@ -151,7 +160,7 @@ def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
 
 def _converted_folder(custom: Custom, split: Split) -> Path:
     # Named by the map, so that an edited map never meets masks that were made by the old one.
-    digest = hashlib.sha256(custom.benchmark.lut.tobytes()).hexdigest()[:8]
+    digest = hashlib.sha256(custom.lut.tobytes()).hexdigest()[:8]
     return prepared_root(custom.benchmark) / "annotations" / digest / split.folder
 
 
@@ -159,10 +168,11 @@ def _identity(classes: tuple[str, ...], ignore_label: int) -> dict[int, int]:
     return {i: i for i in (*range(len(classes)), ignore_label)}
 
 
-def _original_ids(location: Location) -> list[str]:
+def _original_ids(location: Location) -> tuple[str, ...]:
     if location.ids is not None:
-        return list(location.ids)
-    return sorted(files_by_id(location.images, IMAGE_SUFFIXES)) if location.images.is_dir() else []
+        return location.ids
+    there = files_by_id(location.images, IMAGE_SUFFIXES) if location.images.is_dir() else {}
+    return tuple(sorted(there))
 
 
 class _CustomReader(SpecReader):
@@ -180,8 +190,8 @@ class _CustomReader(SpecReader):
         classes = self.names("classes")
         self.data.setdefault("ignore_label", 255)
         ignore_label = self.ignore_label(classes)
-        converted = "raw_to_train" in self.data
         given = self.data.get("raw_to_train", _identity(classes, ignore_label))
+        mapping = self.raw_map(given, "raw_to_train", classes)
         benchmark = Benchmark(
             name=name,
             title=self.string(self.data.get("title", name), "title"),
@@ -190,27 +200,31 @@ class _CustomReader(SpecReader):
             synonyms=self.synonyms(classes),
             unseen_ids=self.unseen(classes) if self.data["unseen"] else (),
             ignore_label=ignore_label,
-            raw_to_train=self.raw_map(given, "raw_to_train", classes),
+            raw_to_train=mapping,
             splits={n: Split(n, n, None) for n in self.split_names()},
             things=self.things(classes),
         )
         originals = {n: self.location(n) for n in benchmark.splits}
-        return Custom(benchmark, originals, converted)
+        return Custom(benchmark, originals, mapping if "raw_to_train" in self.data else None)
 
     def view(self) -> Custom:
         self.check_keys(self.data, "top level", {"name", "base", "hold_out"}, {"title"})
         name = self.own_name()
-        base, originals = self.base(self.string(self.data["base"], "base"))
+        base = self.base(self.string(self.data["base"], "base"))
+        shown, held_out = base.benchmark, self.held_out(base.benchmark)
+        # The raw ids of a view are those of its base, which need not be what the masks hold.
         benchmark = dataclasses.replace(
-            hold_out(base, self.held_out(base)),
+            hold_out(shown, held_out),
             name=name,
             title=self.string(self.data.get("title", name), "title"),
-            sources=(str(self.path), *base.sources),
+            sources=(str(self.path), *shown.sources),
         )
-        return Custom(benchmark, originals, converted=True, base=base.name)
+        held = base.mask_map or _identity(shown.classes, shown.ignore_label)
+        mask_map = hold_out(dataclasses.replace(shown, raw_to_train=held), held_out).raw_to_train
+        return Custom(benchmark, base.originals, mask_map, shown.name)
 
-    def base(self, named: str) -> tuple[Benchmark, Mapping[str, Location]]:
-        """Return the data set of that name or description, and where its originals lie."""
+    def base(self, named: str) -> Custom:
+        """Return the data set of that name or description."""
         if not named.endswith((".yaml", ".yml")):
             if named not in available_benchmarks():
                 near = closest(named, available_benchmarks())
@@ -221,17 +235,11 @@ class _CustomReader(SpecReader):
                 )
             benchmark = load_benchmark(named)
             splits = benchmark.splits.items()
-            # The originals are the prepared masks, which hold train ids already.
-            identity = _identity(benchmark.classes, benchmark.ignore_label)
-            return (
-                dataclasses.replace(benchmark, raw_to_train=identity),
-                {n: prepared_location(benchmark, split) for n, split in splits},
-            )
+            return Custom(benchmark, {n: prepared_location(benchmark, s) for n, s in splits})
         reader = _read(self.path_of(named, "base"))
         if reader.is_view:
             raise self.fail("base", f"{named} is a view itself; name the data set that it shows")
-        custom = reader.custom()
-        return custom.benchmark, custom.originals
+        return reader.custom()
 
     def held_out(self, base: Benchmark) -> tuple[str, ...]:
         names = self.names("hold_out")
@@ -265,7 +273,8 @@ class _CustomReader(SpecReader):
         ids = None
         if "list" in entry:
             ids = tuple(read_id_list(self.path_of(entry["list"], f"{key}.list")))
-        return Location(images, masks, remedy, ids)
+        mask_remedy = f"correct the mask, or give raw_to_train in {self.path}"
+        return Location(images, masks, remedy, ids, mask_remedy)
 
     def path_of(self, value: Any, key: str) -> Path:
         text = os.path.expandvars(self.string(value, key))

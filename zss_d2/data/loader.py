@@ -14,7 +14,8 @@ from detectron2.data.samplers import TrainingSampler
 from torch.utils.data import Dataset
 
 from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.data.train_images import without_unseen
+from zss_d2.data.train_images import require_labels, without_unseen
+from zss_d2.data.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 
 
@@ -40,10 +41,18 @@ class PackedRecords(Dataset):
 
 
 def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
-    """List the records of ``DATASETS.TRAIN`` that ``ZERO_SHOT.TRAIN_IMAGES`` admits."""
+    """List the records of ``DATASETS.TRAIN`` that ``ZERO_SHOT.TRAIN_IMAGES`` admits.
+
+    A set that is named twice is listed twice, and so its images are drawn twice as often.
+
+    Raises ZssError if the label ids of several sets do not mean the same, or if a set has no label
+    that training may see.
+    """
+    require_one_vocabulary(cfg.DATASETS.TRAIN)
     records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN)
     if cfg.ZERO_SHOT.TRAIN_IMAGES == "without_unseen":
-        return without_unseen(records, cfg.DATALOADER.NUM_WORKERS)
+        records = without_unseen(records, cfg.DATALOADER.NUM_WORKERS)
+    require_labels(records, supervised=cfg.ZERO_SHOT.SETTING == "supervised")
     return records
 
 

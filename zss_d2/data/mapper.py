@@ -11,7 +11,13 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
-from zss_d2.data.augmentation import CategoryCrop, ResizeWithinBox, photometric_distortion
+from zss_d2.data.augmentation import (
+    CategoryCrop,
+    MmsegmentationColours,
+    OpenCVResize,
+    ResizeWithinBox,
+    photometric_distortion,
+)
 from zss_d2.data.custom import register_custom
 from zss_d2.data.files import read_photo, read_prepared_pair
 from zss_d2.data.labels import hide_unseen
@@ -95,7 +101,10 @@ class ZeroShotMapper:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image (H, W, 3) and the labels (H, W) that training may see."""
         classes, ignore_label = metadata.stuff_classes, metadata.ignore_label
-        image, labels = read_prepared_pair(record, len(classes), ignore_label, self.image_format)
+        remedy = metadata.get("mask_remedy", "correct the mask")
+        image, labels = read_prepared_pair(
+            record, len(classes), ignore_label, self.image_format, remedy=remedy
+        )
         # Before any augmentation, so that crops are not chosen by what is hidden either.
         if self.hide_unseen_labels:
             unseen_ids = [classes.index(name) for name in metadata.unseen_classes]
@@ -105,17 +114,21 @@ class ZeroShotMapper:
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Random scale, crop, flip and colours, as ``cfg.INPUT`` says."""
-    crop = cfg.INPUT.CROP
-    augmentations = [ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE)]
+    crop, flip = cfg.INPUT.CROP, cfg.INPUT.RANDOM_FLIP
+    augmentations = [_resize(cfg, ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE))]
     if crop.ENABLED:
         augmentations.append(
             CategoryCrop(
                 "absolute", crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, IGNORED_WHEN_CROPPING
             )
         )
-    if cfg.INPUT.RANDOM_FLIP == "horizontal":
-        augmentations.append(T.RandomFlip())
-    if cfg.INPUT.COLOR_AUG:
+    if flip != "none":
+        augmentations.append(
+            T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
+        )
+    if cfg.INPUT.COLOR_AUG and cfg.INPUT.COLOR_STYLE == "mmsegmentation":
+        augmentations.append(MmsegmentationColours())
+    elif cfg.INPUT.COLOR_AUG:
         augmentations += photometric_distortion()
     return augmentations
 
@@ -124,4 +137,9 @@ def inference_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Resize the shorter edge to INPUT.MIN_SIZE_TEST px, or keep the size where that is 0."""
     if cfg.INPUT.MIN_SIZE_TEST <= 0:
         return []
-    return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+    edge = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    return [_resize(cfg, edge)]
+
+
+def _resize(cfg: CfgNode, augmentation: T.Augmentation) -> T.Augmentation:
+    return augmentation if cfg.INPUT.ANTIALIAS else OpenCVResize(augmentation)

@@ -36,6 +36,8 @@ class Location:
     remedy: str
     ids: tuple[str, ...] | None = None
     """The images that belong to the split; None: all of the folder."""
+    mask_remedy: str = "correct the mask"
+    """What to do about a mask with a wrong value; only for a copy may it be to delete it."""
 
 
 def datasets_root() -> Path:
@@ -55,10 +57,12 @@ def split_folders(root: Path, split: Split) -> tuple[Path, Path]:
 
 def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = None) -> Location:
     """Return the location of a prepared split, by default below DETECTRON2_DATASETS as it is."""
+    script = f"`python datasets/{benchmark.prepare_script}`"
     return Location(
         *split_folders(root or prepared_root(benchmark), split),
-        remedy=f"run `python datasets/{benchmark.prepare_script}`, or let DETECTRON2_DATASETS name "
-        f"the folder that holds zss/{benchmark.name}",
+        remedy=f"run {script}, or let DETECTRON2_DATASETS name the folder that holds "
+        f"zss/{benchmark.name}",
+        mask_remedy=f"delete that prepared copy and prepare the data set again: {script}",
     )
 
 
@@ -130,6 +134,8 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         "benchmark": benchmark.name,
         "image_root": str(location.images),
         "sem_seg_root": str(location.masks),
+        "mask_remedy": location.mask_remedy,
+        "stuff_dataset_id_to_contiguous_id": _ids_of_raw(benchmark),
     }
     if name in MetadataCatalog.list():
         known = MetadataCatalog.get(name)
@@ -138,6 +144,15 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         # Metadata refuses changed values, so a changed entry is made anew.
         MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(**facts)
+
+
+def _ids_of_raw(benchmark: Benchmark) -> dict[int, int]:
+    """Map raw ids to train ids, without the ignored ones, as Detectron2 expects it.
+
+    Its evaluator inverts the map, and so the last raw id of a class counts: the smallest.
+    """
+    downwards = sorted(benchmark.raw_to_train.items(), reverse=True)
+    return {raw: train for raw, train in downwards if train < len(benchmark.classes)}
 
 
 def load_records(location: Location, name: str) -> list[dict[str, str]]:
@@ -198,7 +213,7 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
             if stem in files:
                 other = os.path.basename(files[stem])
                 raise ZssError(
-                    f"{folder}: {entry.name} and {other} have the same id {stem!r}; remove one"
+                    f"{folder}: {entry.name} and {other} have the same id {stem!r}; rename one"
                 )
             files[stem] = entry.path
     return files

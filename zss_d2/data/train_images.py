@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from zss_d2.data.files import read_mask, write_atomic
-from zss_d2.data.registry import datasets_root
+from zss_d2.data.registry import datasets_root, summarise
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,9 @@ def without_unseen(records: Sequence[dict], workers: int = 1) -> list[dict]:
     Raises ZssError if a mask is unreadable or nothing is left.
     """
     kept = []
-    for name in dict.fromkeys(record["dataset_name"] for record in records):
+    for name, own in _by_dataset(records).items():
         metadata = MetadataCatalog.get(name)
         unseen = {metadata.stuff_classes.index(word) for word in metadata.unseen_classes}
-        own = [record for record in records if record["dataset_name"] == name]
         present = classes_of(own, datasets_root() / "zss" / "classes" / f"{name}.json", workers)
         clean = [r for r in own if unseen.isdisjoint(present[r["image_id"]])]
         logger.info("%s: %d of %d images show no unseen class", name, len(clean), len(own))
@@ -40,6 +39,33 @@ def without_unseen(records: Sequence[dict], workers: int = 1) -> list[dict]:
             f"{names}: every image shows an unseen class; set ZERO_SHOT.TRAIN_IMAGES all"
         )
     return kept
+
+
+def require_labels(records: Sequence[dict], *, supervised: bool = False) -> None:
+    """Raise ZssError for a data set in which no pixel has a label that training may see.
+
+    Masks are read up to the first one with such a label, which is nearly always the first.
+
+    Args:
+        supervised: whether training may see the labels of unseen classes.
+    """
+    for name, own in _by_dataset(records).items():
+        metadata = MetadataCatalog.get(name)
+        names = metadata.stuff_classes if supervised else metadata.seen_classes
+        ids = [metadata.stuff_classes.index(word) for word in names]
+        if not any(np.isin(read_mask(r["sem_seg_file_name"]), ids).any() for r in own):
+            raise ZssError(
+                f"{name}: no pixel of its {len(own)} training images has the label of a class that "
+                f"is trained ({summarise(list(names))}); correct the masks or raw_to_train, or "
+                "choose other images"
+            )
+
+
+def _by_dataset(records: Sequence[dict]) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = {}
+    for record in records:
+        groups.setdefault(record["dataset_name"], []).append(record)
+    return groups
 
 
 def classes_of(records: Sequence[dict], cache: Path, workers: int = 1) -> dict[str, list[int]]:

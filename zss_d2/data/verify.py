@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,13 @@ from tabulate import tabulate
 
 from zss_d2.data.benchmark import Benchmark, Split, ids_digest
 from zss_d2.data.convert import Pair
-from zss_d2.data.files import mask_storage, read_pair, read_prepared_pair
+from zss_d2.data.files import (
+    DARK_LEVEL,
+    mask_storage,
+    photo_storage,
+    read_pair,
+    read_prepared_pair,
+)
 from zss_d2.data.labels import UndefinedLabelError, histogram, remap, remap_histogram
 from zss_d2.data.outcome import Outcome, count_notes, run_parallel
 from zss_d2.data.registry import (
@@ -26,8 +31,16 @@ from zss_d2.data.registry import (
 from zss_d2.errors import ZssError
 
 _STORAGE_NOTES = {
-    "palette": "palette PNGs: their palette indices are the class ids, whatever the colours",
-    "16 bit": "16-bit PNGs: read exactly here, but Detectron2's own mapper clamps them to 255",
+    "palette": "masks, such as {}, are palette PNGs: their palette indices are the class ids, "
+    "whatever the colours",
+    "16 bit": "masks, such as {}, are 16-bit PNGs: read exactly here, but Detectron2's own mapper "
+    "clamps them to 255",
+    "16 bit photo": "photos, such as {}, are 16-bit grey: 0..65535 become 0..255 here, while "
+    "Detectron2's own mapper makes them white",
+    "dark photo": "photos, such as {}, are 16-bit grey and nearly black: if they hold fewer bits, "
+    "use copies that are stretched to the full range",
+    "transparent photo": "photos, such as {}, have transparency, which is dropped: the colours "
+    "below it are what the model sees",
 }
 
 
@@ -37,7 +50,7 @@ class Finding:
 
     problem: str = ""
     pixels: np.ndarray | None = None
-    storage: str = ""
+    storage: tuple[str, ...] = ()
 
 
 def check_split(
@@ -59,6 +72,7 @@ def check_location(
     originals: Collection[Pair] = (),
     lut: np.ndarray | None = None,
     raw: bool = False,
+    trained_ids: Collection[int] | None = None,
 ) -> Outcome:
     """Verify a split; the table of the outcome shows the pixels and images of every class.
 
@@ -68,6 +82,7 @@ def check_location(
         originals: pairs whose raw histograms, through ``lut``, must be those of the split.
         lut: raw values -> train ids, for ``originals`` and for ``raw``.
         raw: the masks of the location themselves hold raw values.
+        trained_ids: the classes whose labels training is to see, for a training set.
     """
     try:
         records = load_records(location, dataset_name(benchmark, split))
@@ -79,6 +94,7 @@ def check_location(
         ignore_label=benchmark.ignore_label,
         lut=lut,
         raw=raw,
+        mask_remedy=location.mask_remedy,
     )
     pair_of = {pair.image_id: pair for pair in originals}
     items = [(record, pair_of.get(record["image_id"])) for record in records]
@@ -90,13 +106,58 @@ def check_location(
     if not any_count:
         accept = "name your lists or pass --skip-missing to accept that"
         problems += [f"{doubt}; {accept}" for doubt in doubts]
-    pixels = np.array([f.pixels for f in findings if f.pixels is not None])
+    read = {
+        record["image_id"]: finding.pixels
+        for record, finding in zip(records, findings, strict=True)
+        if finding.pixels is not None
+    }
+    pixels = np.array(list(read.values()))
+    lacking, gaps = label_gaps(benchmark, split.name, read, trained_ids)
+    problems += lacking
     return Outcome(
         f"{split.name}: {len(records)} images checked, {len(problems)} problem(s)",
         tuple(problems),
-        (*(doubts if any_count else ()), *_storage_notes(split, findings, records)),
+        (*(doubts if any_count else ()), *gaps, *_storage_notes(split, findings, records)),
         class_table(benchmark, pixels) if len(pixels) else "",
     )
+
+
+def label_gaps(
+    benchmark: Benchmark,
+    split: str,
+    pixels: Mapping[str, np.ndarray],
+    trained_ids: Collection[int] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Say what is not labelled: problems, where nothing usable is, and notes.
+
+    Args:
+        pixels: image id -> (K + 1,) pixels per class, the last one ignored.
+        trained_ids: as in `check_location`.
+    """
+    labelled = {image_id: counts[:-1] for image_id, counts in pixels.items()}
+    void = [image_id for image_id, counts in labelled.items() if not counts.any()]
+    if not pixels:
+        return [], []
+    if len(void) == len(pixels):
+        problem = f"{split}: no pixel of {len(void)} images has a label, all are void"
+        return [f"{problem} ({benchmark.ignore_label}); correct the masks or raw_to_train"], []
+    notes = [f"{split}: {summarise(void)} have no labelled pixel"] if void else []
+    if trained_ids is None:
+        return [], notes
+    ids = list(trained_ids)
+    blind = [i for i, counts in labelled.items() if counts.any() and not counts[ids].any()]
+    if len(void) + len(blind) == len(pixels):
+        unseen = ", ".join(benchmark.unseen_names)
+        problem = f"{split}: only unseen classes ({unseen}) are labelled, which training never sees"
+        return [f"{problem}; add images of seen classes, or correct the masks"], notes
+    if blind:
+        notes.append(
+            f"{split}: {summarise(blind)} show unseen classes only, so nothing of them is trained"
+        )
+    totals = sum(labelled.values())
+    if absent := [benchmark.classes[i] for i in ids if not totals[i]]:
+        notes.append(f"{split}: {summarise(absent)} are to be trained but have no pixel")
+    return [], notes
 
 
 def class_table(benchmark: Benchmark, pixels: np.ndarray) -> str:
@@ -142,11 +203,14 @@ def _membership_doubts(split: Split, ids: set[str], listed: Collection[str] | No
 
 
 def _storage_notes(split: Split, findings: list[Finding], records: list[dict]) -> list[str]:
-    counts = Counter(finding.storage for finding in findings if finding.storage)
-    first = {f.storage: r["image_id"] for f, r in zip(findings[::-1], records[::-1], strict=True)}
+    ids: dict[str, list[str]] = {}
+    for finding, record in zip(findings, records, strict=True):
+        for storage in finding.storage:
+            ids.setdefault(storage, []).append(record["image_id"])
     return [
-        f"{split.name}: {count} masks, such as {first[storage]}, are {_STORAGE_NOTES[storage]}"
-        for storage, count in sorted(counts.items())
+        f"{split.name}: {len(ids[storage])} {note.format(ids[storage][0])}"
+        for storage, note in _STORAGE_NOTES.items()
+        if storage in ids
     ]
 
 
@@ -156,13 +220,17 @@ def _check_record(
     ignore_label: int,
     lut: np.ndarray | None,
     raw: bool,
+    mask_remedy: str,
 ) -> Finding:
     record, original = item
     try:
         if raw:
-            labels = remap(read_pair(record["file_name"], record["sem_seg_file_name"])[1], lut)
+            image, labels = read_pair(record["file_name"], record["sem_seg_file_name"])
+            labels = remap(labels, lut)
         else:
-            _, labels = read_prepared_pair(record, num_classes, ignore_label)
+            image, labels = read_prepared_pair(
+                record, num_classes, ignore_label, remedy=mask_remedy
+            )
         pixels = histogram(labels, num_classes, ignore_label)
         if original is not None:
             raw_counts = np.bincount(original.read(original.mask).ravel())
@@ -170,11 +238,20 @@ def _check_record(
             if not np.array_equal(pixels, expected):
                 return Finding(
                     f"{record['sem_seg_file_name']}: the pixels per class differ from those of "
-                    f"{original.mask}; delete the file and prepare the data set again"
+                    f"{original.mask}; {mask_remedy}"
                 )
     except ZssError as error:
         return Finding(str(error))
     except UndefinedLabelError as error:
         path = original.mask if original else record["sem_seg_file_name"]
         return Finding(f"{path}: {error} not in raw_to_train; correct the mask or the map")
-    return Finding("", pixels, mask_storage(record["sem_seg_file_name"]))
+    return Finding("", pixels, _storage(record, image))
+
+
+def _storage(record: Mapping[str, str], image: np.ndarray) -> tuple[str, ...]:
+    """Return the keys of the notes that a readable pair deserves."""
+    photo = photo_storage(record["file_name"])
+    if photo == "16 bit" and image.max() < DARK_LEVEL:
+        photo = "dark"
+    mask = mask_storage(record["sem_seg_file_name"])
+    return tuple(filter(None, (mask, photo and f"{photo} photo")))

@@ -7,23 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from zss_d2.data.benchmark import available_benchmarks, load_benchmark
 from zss_d2.data.files import read_mask, write_mask
+from zss_d2.errors import ZssError
 
 
 def raw_ids(metadata: Any) -> np.ndarray:
     """Raw id of every class (K,), by a data set's metadata.
 
-    They come from ``stuff_dataset_id_to_contiguous_id`` or the benchmark's spec; where there is
-    neither, the raw ids are 0..K-1. Of several raw ids of a class the smallest counts.
+    They come from ``stuff_dataset_id_to_contiguous_id``, which every data set of
+    `zss_d2.data.registry` has; a class without one keeps its own id. Of several raw ids of a class
+    the smallest counts. Those of a view are the raw ids of its base.
+
+    Raises ZssError if two classes share a raw id.
     """
-    mapping = metadata.get("stuff_dataset_id_to_contiguous_id")
-    if mapping is None and metadata.get("benchmark") in available_benchmarks():
-        mapping = load_benchmark(metadata.benchmark).raw_to_train
     ids = np.arange(len(metadata.stuff_classes))
-    for raw, train in sorted((mapping or {}).items(), reverse=True):
+    mapping = metadata.get("stuff_dataset_id_to_contiguous_id") or {}
+    for raw, train in sorted(mapping.items(), reverse=True):
         if train < len(ids):
             ids[train] = raw
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < len(ids):
+        raise ZssError(
+            f"{metadata.name}: several classes have the raw id {values[counts > 1][0]}; give each "
+            "one of its own in stuff_dataset_id_to_contiguous_id"
+        )
     return ids
 
 
@@ -39,8 +46,17 @@ def write_prediction(path: Path, labels: np.ndarray, ids: np.ndarray) -> None:
 
 
 def read_prediction(path: Path, ids: np.ndarray) -> np.ndarray:
-    """Read what `write_prediction` wrote -> labels (H, W)."""
+    """Read what `write_prediction` wrote -> labels (H, W).
+
+    Raises ZssError for a value that is no raw id: the prediction is that of other classes.
+    """
     raw = read_mask(path)
-    table = np.zeros(max(int(ids.max()), int(raw.max())) + 1, np.int64)
+    table = np.full(max(int(ids.max()), int(raw.max())) + 1, -1, np.int64)
     table[ids] = np.arange(len(ids))
-    return table[raw]
+    labels = table[raw]
+    if (labels < 0).any():
+        raise ZssError(
+            f"{path}: value {raw[labels < 0][0]} is the id of no class of the data set; evaluate "
+            "again with TEST.PREDICTIONS png"
+        )
+    return labels

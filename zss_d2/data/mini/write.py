@@ -47,8 +47,8 @@ def claim_folder(root: Path, seed: int) -> None:
         found = "damaged"
     if found != expected:
         raise ZssError(
-            f"{stamp}: the folder holds another world ({found}, not {expected}); delete "
-            f"{root} or name another --output"
+            f"{stamp}: the folder holds another world ({found}, not {expected}); name another "
+            "--output"
         )
     if not stamp.exists():
         write_atomic(stamp, lambda path: path.write_text(json.dumps(expected) + "\n"))
