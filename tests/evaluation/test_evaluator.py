@@ -18,7 +18,8 @@ from zss_d2.data.files import read_mask
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, read_results, write_results
 from zss_d2.evaluation.counts import counts_file, read_counts
-from zss_d2.evaluation.metrics import confusion_matrix
+from zss_d2.evaluation.evaluator import format_table
+from zss_d2.evaluation.metrics import confusion_matrix, summarize
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
 from zss_d2.modeling.inference import LabelsOnly
 
@@ -231,3 +232,33 @@ def test_any_number_of_processes_gives_the_same(dataset, tmp_path):
         assert (stored.confusion == files[0][1].confusion).all()
         assert stored.images.keys == files[0][1].images.keys
         assert (stored.images.values == files[0][1].images.values).all()
+
+
+@pytest.mark.parametrize("kept", [{"per_image": True}, {"predictions": "png"}])
+def test_images_of_one_name_are_refused_where_they_would_overwrite_each_other(tmp_path, kept):
+    truth = tmp_path / "truth.png"
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(truth)
+    records = [{"file_name": f"{folder}/1.jpg", "sem_seg_file_name": str(truth)} for folder in "ab"]
+    register(records)
+    try:
+        with pytest.raises(ZssError, match=r"a/1.jpg and b/1.jpg would have one name, 1; give"):
+            ZeroShotSemSegEvaluator(NAME, output_dir=str(tmp_path), **kept)
+        ZeroShotSemSegEvaluator(NAME, output_dir=str(tmp_path))
+        for index, record in enumerate(records):
+            record["image_id"] = index
+        ZeroShotSemSegEvaluator(NAME, output_dir=str(tmp_path), **kept)
+    finally:
+        DatasetCatalog.remove(NAME)
+        MetadataCatalog.remove(NAME)
+
+
+def test_the_logged_table_keeps_names_and_says_what_others_would_report():
+    names = ["007", "a|b", "two\nlines"]
+    confusion = np.array([[10, 0, 0], [0, 5, 0], [0, 1, 0]])
+    table = format_table(summarize(confusion, names, ["two\nlines"]), ["two\nlines"])
+    assert "| 007 " in table
+    assert "| a\\|b " in table
+    assert "| two lines | unseen | -" in table
+    assert "ZegFormer do: mIoU 61.11" in table
+    right = format_table(summarize(np.diag([1, 2, 3]), names, names[:1]), names[:1])
+    assert "ZegFormer" not in right

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from zss_d2.evaluation.metrics import (
+    absent_as_zero_note,
     class_iou,
     confusion_matrix,
     harmonic_mean,
@@ -121,3 +122,51 @@ def test_accuracy_of_groups_by_hand():
     assert "mACC-U-things" not in metrics
     metrics = summarize(confusion, names, ["b", "c"], ["c"])
     assert (metrics["mACC-U-things"], metrics["mACC-U-stuff"]) == (25.0, 100.0)
+
+
+def test_predicted_classes_without_truth_by_either_rule():
+    """Ten pixels of a are right; of six of b one is given to u, which the truth lacks."""
+    confusion = np.array([[10, 0, 0], [0, 5, 0], [0, 1, 0]])  # predicted x true
+    metrics = summarize(confusion, NAMES, ["b", "u"])
+    assert metrics["mIoU"] == pytest.approx(100 * (1 + 5 / 6) / 2)  # 91.67
+    assert metrics["mIoU-absent0"] == pytest.approx(100 * (1 + 5 / 6 + 0) / 3)  # 61.11
+    assert (metrics["mIoU-S"], metrics["mIoU-S-absent0"]) == (100, 100)
+    assert metrics["mIoU-U"] == pytest.approx(100 * 5 / 6)
+    assert metrics["mIoU-U-absent0"] == pytest.approx(100 * 5 / 12)
+    assert metrics["hIoU"] == pytest.approx(100 * 2 * (5 / 6) / (1 + 5 / 6))
+    assert metrics["hIoU-absent0"] == pytest.approx(100 * 2 * (5 / 12) / (1 + 5 / 12))
+    assert np.isnan(metrics["IoU-u"])
+    note = absent_as_zero_note(metrics)
+    assert "mmsegmentation, zsseg and ZegFormer" in note
+    assert "mIoU 61.11, mIoU-S 100.00, mIoU-U 41.67, hIoU 58.82" in note
+
+
+def test_a_class_that_is_nowhere_counts_by_neither_rule():
+    metrics = summarize(np.diag([3, 2, 0]), NAMES, ["u"])
+    assert metrics["mIoU"] == metrics["mIoU-absent0"] == 100
+    assert np.isnan([metrics["mIoU-U"], metrics["mIoU-U-absent0"], metrics["hIoU-absent0"]]).all()
+    assert absent_as_zero_note(metrics) == ""
+
+
+def test_a_group_without_truth_is_0_by_the_other_rule_if_it_is_predicted():
+    metrics = summarize(np.array([[3, 0, 0], [0, 2, 0], [1, 0, 0]]), NAMES, ["u"])
+    assert np.isnan([metrics["mIoU-U"], metrics["hIoU"]]).all()
+    assert (metrics["mIoU-U-absent0"], metrics["hIoU-absent0"]) == (0, 0)
+    assert "mIoU-U 0.00, hIoU 0.00" in absent_as_zero_note(metrics)
+
+
+def test_both_rules_against_a_slow_reference():
+    rng = np.random.default_rng(0)
+    confusion = rng.integers(0, 9, (6, 6)) * rng.integers(0, 2, (6, 6))
+    confusion[:, 4] = confusion[:, 5] = confusion[5] = 0
+    plain, other = [], []
+    for i in range(6):
+        hit, truth, predicted = confusion[i, i], confusion[:, i].sum(), confusion[i].sum()
+        if truth:
+            plain.append(hit / (truth + predicted - hit))
+        if truth or predicted:
+            other.append(hit / (truth + predicted - hit))
+    assert len(plain) < len(other) < 6
+    metrics = summarize(confusion, list("abcdef"), ["e", "f"])
+    assert metrics["mIoU"] == pytest.approx(100 * np.mean(plain))
+    assert metrics["mIoU-absent0"] == pytest.approx(100 * np.mean(other))

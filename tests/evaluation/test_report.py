@@ -1,29 +1,37 @@
 """The report: from finished runs to a page that needs nothing but itself."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from zss_d2.data import toy_custom
+from zss_d2.data.custom import register_custom
 from zss_d2.engine import ZeroShotTrainer
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import report
-from zss_d2.evaluation.counts import StoredCounts
+from zss_d2.evaluation.counts import StoredCounts, counts_file, read_counts, write_counts
 from zss_d2.evaluation.document import (
     Cell,
     Heading,
     Paragraph,
     Picture,
     Table,
+    drawn,
+    picture_files,
     to_html,
     to_markdown,
 )
-from zss_d2.evaluation.figures import class_bars, class_shares
-from zss_d2.evaluation.run_files import read_runs, short_names
+from zss_d2.evaluation.figures import class_bars, class_shares, training_curves
+from zss_d2.evaluation.report_pictures import choose_images
+from zss_d2.evaluation.run_files import config_names, custom_descriptions, read_runs, short_names
 
 
 @pytest.fixture
@@ -41,6 +49,31 @@ def runs(toy_voc, make_cfg, tmp_path):
     ]
     (folders[0] / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
     return folders
+
+
+@pytest.fixture
+def own_run(make_cfg, tmp_path, monkeypatch):
+    """A run on data of one's own, trained where its relative paths start; nothing is registered."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
+    monkeypatch.chdir(tmp_path)
+    description = toy_custom.generate(tmp_path / "yard")
+    content = yaml.safe_load(description.read_text())
+    content |= {"classes": [r"$\frac$", "_a", "grass|lawn", "猫 <b>"], "unseen": ["_a"]}
+    description.write_text(yaml.safe_dump(content, allow_unicode=True), "utf-8")
+    cfg = make_cfg(
+        *("DATASETS.CUSTOM", ("yard/yard.yaml",), "DATASETS.TRAIN", ("zss_yard_train",)),
+        *("DATASETS.TEST", ("zss_yard_val",), "OUTPUT_DIR", "output/$own$"),
+        *("TEST.PREDICTIONS", "png"),
+    )
+    register_custom(cfg.DATASETS.CUSTOM)
+    ZeroShotTrainer.test(cfg, ZeroShotTrainer.build_model(cfg).eval())
+    folder = tmp_path / "output/$own$"
+    (folder / "config.yaml").write_text(cfg.dump(), "utf-8")
+    for name in ("zss_yard_train", "zss_yard_val"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    monkeypatch.chdir(tmp_path.parent)
+    return folder
 
 
 class Links(HTMLParser):
@@ -148,7 +181,7 @@ def test_the_largest_confusions_are_shares_of_the_true_class():
 
 def test_images_are_chosen_from_both_ends_and_the_middle_once_each():
     added = np.array([0.0, 5.0, -3.0, 1.0, 2.0, -1.0, 4.0])
-    assert report.choose_images(added, 2) == [
+    assert choose_images(added, 2) == [
         (1, "best"),
         (6, "best"),
         (4, "median"),
@@ -156,7 +189,7 @@ def test_images_are_chosen_from_both_ends_and_the_middle_once_each():
         (5, "worst"),
         (2, "worst"),
     ]
-    assert report.choose_images(np.array([1.0, 2.0]), 2) == [(1, "best"), (0, "best")]
+    assert choose_images(np.array([1.0, 2.0]), 2) == [(1, "best"), (0, "best")]
 
 
 def test_bars_show_unseen_classes_first_and_name_absent_ones():
@@ -185,10 +218,111 @@ def test_text_is_escaped_in_both_formats():
     assert "x &amp; y" in page
     assert "<strong>p|q &lt;i&gt;</strong>" in page
     assert "<i>" not in page
-    assert "**p\\|q <i>** (note)" in to_markdown(blocks, "pictures")
+    assert "**p\\|q \\<i>** (note)" in to_markdown(blocks, "pictures")
 
 
 def test_a_set_that_no_run_counted_is_an_error(runs):
     (runs[0] / "confusion_zss_voc_val.npz").unlink()
     with pytest.raises(ZssError, match="confusion_zss_voc_val.npz is missing"):
         report.report(read_runs(runs), resamples=5)
+
+
+def test_own_data_is_registered_and_shown_whatever_its_classes_are_called(own_run, tmp_path):
+    output = tmp_path / "report"
+    assert report.main([str(own_run), "--output", str(output), "--resamples", "5"]) == 0
+    assert (output / "report_pictures/zss_yard_val_pictures.png").is_file()
+    markdown = (output / "report.md").read_text("utf-8")
+    assert "could not" not in markdown
+    tables = re.findall(r"(?:^\|.*\|\n)+", markdown, re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        cells = [len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()]
+        assert len(set(cells)) == 1
+    assert "\\$\\\\frac\\$" in markdown
+    assert "grass\\|lawn" in markdown
+    assert "<b>" not in (output / "report.html").read_text("utf-8")
+
+
+def test_own_data_that_is_gone_is_named(own_run, tmp_path):
+    (tmp_path / "yard").rename(tmp_path / "moved")
+    texts = [x.text for x in report.report(read_runs([own_run]), 5) if isinstance(x, Paragraph)]
+    (text,) = [text for text in texts if "could not be registered" in text]
+    assert "yard/yard.yaml" in text
+
+
+def test_own_data_with_other_classes_is_not_shown(own_run, tmp_path):
+    path = tmp_path / "yard/yard.yaml"
+    path.write_text(path.read_text("utf-8").replace("grass|lawn", "grass"), "utf-8")
+    texts = [x.text for x in report.report(read_runs([own_run]), 5) if isinstance(x, Paragraph)]
+    assert any("zss_yard_val has other classes now" in text for text in texts)
+
+
+def test_a_description_is_found_from_where_the_training_ran(tmp_path, monkeypatch):
+    folder = tmp_path / "project/output/run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("DATASETS: {CUSTOM: [own/yard.yaml, gone.yaml]}")
+    (tmp_path / "project/own").mkdir()
+    (tmp_path / "project/own/yard.yaml").write_text("name: yard")
+    monkeypatch.chdir(tmp_path)
+    found, gone = custom_descriptions(folder)
+    assert found.resolve() == tmp_path / "project/own/yard.yaml"
+    assert str(gone) == "gone.yaml"
+    assert custom_descriptions(tmp_path) == []
+    (folder / "config.yaml").write_text("DATASETS: {CUSTOM: [")
+    with pytest.raises(ZssError, match="config.yaml cannot be read"):
+        custom_descriptions(folder)
+
+
+def test_the_rule_of_others_is_reported_where_it_differs(runs):
+    def texts() -> list[str]:
+        blocks = report.report(read_runs(runs), resamples=5)
+        return [x.text for x in blocks if isinstance(x, Paragraph) and "ZegFormer" in x.text]
+
+    for folder in runs:
+        path = counts_file(folder, "zss_voc_val")
+        stored = read_counts(path)
+        confusion = np.diag(np.arange(20) % 7 + 1)
+        if folder is runs[1]:
+            confusion[3, 3], confusion[3, 4] = 0, 2  # class 3 is predicted only
+        write_counts(path, dataclasses.replace(stored, confusion=confusion))
+    (text,) = texts()
+    assert text.startswith("second: ")
+
+
+def test_curves_of_every_test_set_and_the_last_of_repeated_iterations(runs):
+    lines = [
+        {"iteration": 20, "a/sem_seg/hIoU": 1.0, "b/sem_seg/hIoU": 5.0, "total_loss": 9.0},
+        {"iteration": 40, "a/sem_seg/hIoU": 2.0, "b/sem_seg/hIoU": 6.0, "total_loss": 7.0},
+        {"iteration": 40, "a/sem_seg/hIoU": 3.0, "b/sem_seg/hIoU": 7.0, "total_loss": 8.0},
+    ]
+    assert report._curve(lines, "a/sem_seg/hIoU") == ((20, 40), (1.0, 3.0))
+    (runs[0] / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    seen = {}
+
+    def keep(losses, metrics, colours):
+        seen.update(losses=losses, metrics=metrics)
+        return training_curves(losses, metrics, colours)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "training_curves", keep)
+        list(report.training_section(read_runs(runs)))
+    assert seen["losses"] == {"first": ((20, 40), (9.0, 8.0))}
+    curves = {title: curve["first"][1] for title, curve in seen["metrics"].items()}
+    assert curves == {"a hIoU": (1.0, 3.0), "b hIoU": (5.0, 7.0)}
+
+
+def test_names_of_files_are_told_apart_by_their_folders(tmp_path):
+    files = [tmp_path / x for x in ("a/ldvc.yaml", "b/ldvc.yaml", "b/zegclip.yaml")]
+    assert config_names(files) == ["a/ldvc", "b/ldvc", "b/zegclip"]
+    assert config_names(files[1:]) == ["ldvc", "zegclip"]
+
+
+def test_pictures_of_sets_of_any_name_have_files_of_their_own():
+    figure = Figure(figsize=(1, 1))
+    names = ["a/b", "a b", "a_b", "a=2f=b"]
+    blocks = [drawn(name, figure, "caption") for name in names]
+    files = picture_files(blocks)
+    assert len(files) == 4
+    assert all(re.fullmatch(r"[\w.=-]+", name) for name in files)
+    with pytest.raises(ValueError, match="one name"):
+        picture_files([blocks[0], blocks[0]])

@@ -1,7 +1,11 @@
 import hashlib
 import json
+import shutil
+import subprocess
 
-from zss_d2.evaluation import read_results, write_results
+import torch
+
+from zss_d2.evaluation import read_results, results, write_results
 from zss_d2.evaluation.results import collect_provenance
 
 
@@ -28,3 +32,27 @@ def test_provenance_identifies_the_run(make_cfg, tmp_path):
     other = collect_provenance(make_cfg("SEED", 8), "", None)
     assert other["config_sha256"] != provenance["config_sha256"]
     assert other["checkpoint_sha256"] is None
+
+
+def test_the_commit_of_a_repository_around_the_package_is_not_recorded(
+    make_cfg, tmp_path, monkeypatch
+):
+    """An environment within somebody's own project, whose files are committed."""
+    repository, package = tmp_path / "thesis", tmp_path / "thesis/venv/site-packages/zss_d2"
+    package.parent.mkdir(parents=True)
+    shutil.copytree(results._PACKAGE / "evaluation", package / "evaluation")
+    shutil.copy(results._PACKAGE / "__init__.py", package)
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=b commit -q -m thesis"):
+        subprocess.run(["git", "-C", str(repository), *command.split()], check=True)
+    monkeypatch.setattr(results, "_PACKAGE", package)
+    provenance = results.collect_provenance(make_cfg(), "", None)
+    assert provenance["commit"] is None
+    assert provenance["uncommitted_changes"] is None
+
+
+def test_the_device_is_the_one_of_the_config(make_cfg, monkeypatch):
+    names = {"cuda:1": "second", "cuda": "first", None: "current"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: names[device])
+    for device, name in (("cuda:1", "second"), ("cuda", "first"), ("mps", "mps"), ("cpu", "cpu")):
+        cfg = make_cfg("MODEL.DEVICE", device)
+        assert results.collect_provenance(cfg, "", None)["device"] == name

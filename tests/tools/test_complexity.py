@@ -45,3 +45,17 @@ def test_the_table(capsys):
     header, _, line = capsys.readouterr().out.splitlines()
     assert "trained M" in header
     assert line.startswith("| ldvc_voc_tiny_cpu |        20 |")
+
+
+def test_configs_of_one_name_are_told_apart(tmp_path, capsys):
+    configs = [tmp_path / name / "007.yaml" for name in "ab"]
+    for path in configs:
+        path.parent.mkdir()
+        path.write_text(f"_BASE_: {TINY_CONFIG}")
+    assert complexity.main([*map(str, configs), "--size", "64"]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[1] for line in lines] == ["a/007", "b/007"]
+    assert complexity.main([str(configs[0]), "--size", "64"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("| 007 ")
+    assert complexity.main([str(configs[0]), str(configs[0])]) == 2
+    assert "given twice" in capsys.readouterr().err

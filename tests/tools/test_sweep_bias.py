@@ -7,6 +7,7 @@ from matplotlib.image import imread
 
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
 from zss_d2.errors import ZssError
+from zss_d2.evaluation.drawing import png
 from zss_d2.tools import sweep_bias
 
 
@@ -80,3 +81,11 @@ def test_mistakes_are_named(run, tmp_path, capsys):
     assert "zss_nothing is not registered" in capsys.readouterr().err
     assert sweep_bias.main([str(tmp_path / "none")]) == 2
     assert "none is no folder of a run" in capsys.readouterr().err
+
+
+def test_the_title_is_the_folder_as_it_is_called():
+    row = dict.fromkeys(("mIoU-S", "mIoU-U", "hIoU", "pAcc"), 50.0)
+    rows = [{"seen_bias": bias} | row for bias in (0.0, 1.0)]
+    figure = sweep_bias.draw(rows, r"output/$\frac$ on zss_voc_val")
+    png(figure, dpi=40)
+    assert figure.get_suptitle() == r"output/$\frac$ on zss_voc_val"

@@ -1,13 +1,24 @@
-"""A page of headings, paragraphs, tables and pictures, as Markdown or as one HTML file."""
+"""A page of headings, paragraphs, tables and pictures, as Markdown or as one HTML file.
+
+All text is plain: what either format would take for markup is escaped.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from matplotlib.figure import Figure
+
+from zss_d2.evaluation.drawing import png
+from zss_d2.evaluation.text import markdown_text, one_line
+
+FIGURE_DPI = 150
+SCREEN_DPI = 96
 STYLE = """
 :root { color-scheme: light; --ink: #1d2430; --soft: #5b6675; --line: #dfe4ea; --tint: #f5f7fa; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff;
@@ -71,6 +82,13 @@ class Picture:
     width: int
 
 
+def drawn(name: str, figure: Figure, caption: str) -> Picture:
+    """A figure as a picture; ``name`` may hold anything, and no two names become one file."""
+    file_name = re.sub(r"[^\w.-]", lambda match: f"={ord(match[0]):x}=", name)
+    width = round(figure.get_figwidth() * SCREEN_DPI)
+    return Picture(file_name, png(figure, FIGURE_DPI), caption, width)
+
+
 Block: TypeAlias = Heading | Paragraph | Table | Picture
 
 
@@ -80,8 +98,16 @@ def to_markdown(blocks: Sequence[Block], picture_folder: str) -> str:
 
 
 def picture_files(blocks: Sequence[Block]) -> Mapping[str, bytes]:
-    """Name and content of the files that `to_markdown` refers to."""
-    return {f"{block.name}.png": block.png for block in blocks if isinstance(block, Picture)}
+    """Name and content of the files that `to_markdown` refers to.
+
+    Raises:
+        ValueError: two pictures have one name.
+    """
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    files = {f"{picture.name}.png": picture.png for picture in pictures}
+    if len(files) < len(pictures):
+        raise ValueError("two pictures of the document have one name")
+    return files
 
 
 def to_html(blocks: Sequence[Block]) -> str:
@@ -93,7 +119,7 @@ def to_html(blocks: Sequence[Block]) -> str:
             '<html lang="en">',
             '<head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title>",
+            f"<title>{_escape(title)}</title>",
             f"<style>{STYLE}</style></head>",
             "<body>",
             *(_html(block) for block in blocks),
@@ -104,13 +130,14 @@ def to_html(blocks: Sequence[Block]) -> str:
 
 def _markdown(block: Block, picture_folder: str) -> str:
     if isinstance(block, Heading):
-        return f"{'#' * block.level} {block.text}"
+        return f"{'#' * block.level} {markdown_text(block.text)}"
     if isinstance(block, Paragraph):
-        return block.text
+        return markdown_text(block.text)
     if isinstance(block, Picture):
-        return f"![{block.caption}]({picture_folder}/{block.name}.png)\n\n{block.caption}"
+        caption = markdown_text(block.caption)
+        return f"![{caption}]({picture_folder}/{block.name}.png)\n\n{caption}"
     lines = [
-        block.headers,
+        list(map(markdown_text, block.headers)),
         ["---", *(len(block.headers) - 1) * ["--:" if block.numbers else "---"]],
     ]
     lines += [[_markdown_cell(cell) for cell in row] for row in block.rows]
@@ -118,24 +145,24 @@ def _markdown(block: Block, picture_folder: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = cell.text.replace("|", "\\|")
+    text = markdown_text(cell.text)
     text = f"**{text}**" if cell.strong else text
-    return f"{text} ({cell.note})" if cell.note else text
+    return f"{text} ({markdown_text(cell.note)})" if cell.note else text
 
 
 def _html(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
+        return f"<h{block.level}>{_escape(block.text)}</h{block.level}>"
     if isinstance(block, Paragraph):
-        return f"<p>{html.escape(block.text)}</p>"
+        return f"<p>{_escape(block.text)}</p>"
     if isinstance(block, Picture):
         data = base64.b64encode(block.png).decode("ascii")
-        caption = html.escape(block.caption)
+        caption = _escape(block.caption)
         return (
             f'<figure><img width="{block.width}" alt="{caption}" '
             f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
         )
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in block.headers)
+    head = "".join(f"<th>{_escape(text)}</th>" for text in block.headers)
     rows = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in block.rows)
     kind = "" if block.numbers else ' class="text"'
     return (
@@ -145,7 +172,11 @@ def _html(block: Block) -> str:
 
 
 def _html_cell(cell: Cell) -> str:
-    text = html.escape(cell.text)
+    text = _escape(cell.text)
     text = f"<strong>{text}</strong>" if cell.strong else text
-    note = f"<small>{html.escape(cell.note)}</small>" if cell.note else ""
+    note = f"<small>{_escape(cell.note)}</small>" if cell.note else ""
     return f"<td>{text}{note}</td>"
+
+
+def _escape(text: str) -> str:
+    return html.escape(one_line(text))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from zss_d2.evaluation.lettering import class_labels, drawn_title, legend, style
+from zss_d2.evaluation.text import wrapped
+
 IGNORED = (0.85, 0.85, 0.85)
-# Room for one entry of the legend, inches.
+# Room for one entry of the legend, more if letters of that width need it, inches.
 LEGEND_WIDTH = 2.9
+LETTER_WIDTH = 0.076
+# Letters of a title above a column.
+TITLE_WIDTH = 20
 # Name, colour, whether it is unseen.
 LegendEntry = tuple[str, tuple, bool]
 
@@ -47,59 +53,67 @@ def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 def label_picture(
     photos: Sequence[np.ndarray],
-    label_maps: Mapping[str, Sequence[np.ndarray]],
+    columns: Sequence[tuple[str, Sequence[np.ndarray]]],
     class_names: Sequence[str],
     unseen_names: Sequence[str],
     row_titles: Sequence[str] = (),
 ) -> Figure:
-    """Photos in the first column, then one column per entry of ``label_maps``.
+    """Photos in the first column, then one column per entry of ``columns``.
 
     Args:
         photos: (H, W, 3) uint8, one per row.
-        label_maps: title -> labels (H, W) per row.
+        columns: title and labels (H, W) per row.
         class_names: in the order of their ids; those that occur make the legend.
         unseen_names: set in bold there.
         row_titles: text at the left of each row.
     """
-    colours = class_colours(len(class_names))
-    columns = {"photo": list(photos)}
-    columns |= {title: [colourise(x, colours) for x in maps] for title, maps in label_maps.items()}
-    shown = np.unique(np.concatenate([x.ravel() for maps in label_maps.values() for x in maps]))
-    legend = [
-        (class_names[i], tuple(colours[i]), class_names[i] in unseen_names)
+    colours, labels = class_colours(len(class_names)), class_labels(class_names)
+    painted = [(title, [colourise(x, colours) for x in maps]) for title, maps in columns]
+    shown = np.unique(np.concatenate([x.ravel() for _, maps in columns for x in maps]))
+    entries = [
+        (labels[i], tuple(colours[i]), class_names[i] in unseen_names)
         for i in shown
-        if i < len(class_names)
+        if i < len(labels)
     ]
-    return _draw(columns, [*legend, ("void", IGNORED, False)], row_titles)
+    nothing = "unlabelled" if "void" in labels else "void"
+    return _draw(
+        [("photo", list(photos)), *painted], [*entries, (nothing, IGNORED, False)], row_titles
+    )
 
 
 def _draw(
-    columns: Mapping[str, list[np.ndarray]],
-    legend: Sequence[LegendEntry],
+    columns: Sequence[tuple[str, list[np.ndarray]]],
+    entries: Sequence[LegendEntry],
     row_titles: Sequence[str],
 ) -> Figure:
-    rows = len(next(iter(columns.values())))
+    rows = len(columns[0][1])
     width = max(2.2 * len(columns), 3 * LEGEND_WIDTH)
-    legend_columns = int(width / LEGEND_WIDTH)
-    legend_rows = -(-len(legend) // legend_columns)
-    figure = Figure(figsize=(width, 2.2 * rows + 0.25 * legend_rows + 0.4), layout="constrained")
+    names = [f"{name} (unseen)" if unseen else name for name, _, unseen in entries]
+    entry_width = max(LEGEND_WIDTH, 0.6 + LETTER_WIDTH * max(map(len, names)))
+    legend_columns = max(int(width / entry_width), 1)
+    legend_rows = -(-len(entries) // legend_columns)
+    titles = [wrapped(drawn_title(title), TITLE_WIDTH) for title, _ in columns]
+    title_rows = 1 + max(title.count("\n") for title in titles)
+    height = 2.2 * rows + 0.25 * legend_rows + 0.2 * (1 + title_rows)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    for column, (title, images) in enumerate(columns.items()):
-        axes[0, column].set_title(title)
+    for column, (title, (_, images)) in enumerate(zip(titles, columns, strict=True)):
+        axes[0, column].set_title(title, **style([title]))
         for row, image in enumerate(images):
             axes[row, column].imshow(image, interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
             axes[row, column].spines[:].set_visible(False)
     for axis, title in zip(axes[:, 0], row_titles, strict=False):
         axis.set_ylabel(title, fontsize="small")
-    patches = [
-        Patch(color=colour, label=f"{name} (unseen)" if unseen else name)
-        for name, colour, unseen in legend
-    ]
-    box = figure.legend(
-        handles=patches, loc="outside lower center", ncols=legend_columns, fontsize="small"
+    box = legend(
+        figure,
+        [Patch(color=colour) for _, colour, _ in entries],
+        names,
+        loc="outside lower center",
+        ncols=legend_columns,
+        fontsize="small",
     )
-    for text, (_, _, unseen) in zip(box.get_texts(), legend, strict=True):
+    for text, (_, _, unseen) in zip(box.get_texts(), entries, strict=True):
         text.set_fontweight("bold" if unseen else "normal")
     return figure
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -30,8 +30,9 @@ from zss_d2.evaluation.counts import (
     sparse,
     write_counts,
 )
-from zss_d2.evaluation.metrics import confusion_matrix, summarize
+from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarize
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
+from zss_d2.evaluation.text import one_line
 from zss_d2.modeling.inference import NAN_REMEDY, label_map
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             predictions: what to write of them: "none", "png" or "json", as TEST.PREDICTIONS.
 
         Raises:
-            ZssError: the data set holds no image.
+            ZssError: the data set holds no image, or what is kept of two images has one name.
         """
         super().__init__(dataset_name, distributed, output_dir)
         if not self.input_file_to_gt_file:
@@ -73,12 +74,15 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         self._unseen_names: Sequence[str] = metadata.unseen_classes
         self._thing_names: Sequence[str] = metadata.get("thing_classes", ())
+        self._mask_remedy: str = metadata.get("mask_remedy", "correct the mask")
         self._raw_ids = raw_ids(metadata)
         # Read by encode_json_sem_seg.
         self._contiguous_id_to_dataset_id = dict(enumerate(self._raw_ids.tolist()))
         self._protocol = protocol
         self._per_image = per_image
         self._write_predictions = predictions if output_dir else "none"
+        if per_image or self._write_predictions == "png":
+            _check_keys(dataset_name)
         self.reset()
 
     def reset(self) -> None:
@@ -122,7 +126,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         try:
             counts = confusion_matrix(labels, truth, self._num_classes, self._ignore_label)
         except ValueError as error:
-            raise ZssError(f"{truth_file}: {error}; prepare the data set again") from error
+            raise ZssError(f"{truth_file}: {error}; {self._mask_remedy}") from error
         self._confusion = counts if self._confusion is None else self._confusion.add_(counts)
         if self._per_image:
             self._images.append(sparse(image_key(item), counts.cpu().numpy()))
@@ -182,6 +186,18 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def _check_keys(dataset_name: str) -> None:
+    """Raise `ZssError` where `image_key` is the same for two images."""
+    files: dict[str, str] = {}
+    for record in DatasetCatalog.get(dataset_name):
+        other = files.setdefault(image_key(record), record["file_name"])
+        if other != record["file_name"]:
+            raise ZssError(
+                f"{dataset_name}: what is kept of {other} and {record['file_name']} would have one "
+                f"name, {image_key(record)}; give the records an image_id of their own"
+            )
+
+
 def format_table(metrics: Mapping[str, float], unseen_names: Sequence[str]) -> str:
     """Summary and per-class IoU as text; unseen classes are marked, absent ones are a dash."""
 
@@ -197,5 +213,10 @@ def format_table(metrics: Mapping[str, float], unseen_names: Sequence[str]) -> s
         for key, value in metrics.items()
         if key.startswith(prefix)
     ]
-    rows = [(name, "unseen" if name in unseen_names else "seen", value) for name, value in classes]
-    return f"{summary}\n\n{tabulate(rows, headers=('class', '', 'IoU'), tablefmt='github')}"
+    rows = [
+        (one_line(name).replace("|", "\\|"), "unseen" if name in unseen_names else "seen", value)
+        for name, value in classes
+    ]
+    # The first column is text, also where a class is called 007.
+    table = tabulate(rows, headers=("class", "", "IoU"), tablefmt="github", disable_numparse=[0])
+    return "\n\n".join(filter(None, (summary, absent_as_zero_note(metrics), table)))

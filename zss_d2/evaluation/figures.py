@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import PowerNorm
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
+
+from zss_d2.evaluation.drawing import class_colours
+from zss_d2.evaluation.lettering import class_labels, drawn_title, legend, run_labels, style
+from zss_d2.evaluation.text import wrapped
 
 # Told apart by readers with any colour vision (Okabe and Ito).
 RUN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
@@ -17,13 +24,19 @@ UNSEEN_TINT = "#FBEEF2"
 CLASSES_PER_COLUMN = 45
 # Above that, class names beside a heat map could not be read.
 NAMED_CLASSES = 60
+# Letters of a title above a heat map, above a panel of curves.
+TITLE_WIDTH = 56
+PANEL_TITLE_WIDTH = 26
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def run_colours(runs: Sequence[str]) -> dict[str, str]:
-    """A colour for every run, the same in all figures."""
-    return {run: RUN_COLOURS[index % len(RUN_COLOURS)] for index, run in enumerate(runs)}
+    """A colour for every run, the same in all figures, and no colour for two runs."""
+    colours = RUN_COLOURS
+    if len(runs) > len(colours):
+        colours = tuple(map(to_hex, class_colours(len(runs))))
+    return dict(zip(runs, colours, strict=False))
 
 
 def class_bars(
@@ -38,7 +51,7 @@ def class_bars(
         values: run -> IoU (K,) in percent, NaN where the truth lacks the class.
         colours: run -> colour.
     """
-    number = len(class_names)
+    number, names = len(class_names), class_labels(class_names)
     stacked = np.stack(list(values.values()))
     present = ~np.isnan(stacked).all(axis=0)
     mean = np.where(present, np.nanmean(np.where(present, stacked, 0), axis=0), -1)
@@ -57,11 +70,11 @@ def class_bars(
         for index, (run, iou) in enumerate(values.items()):
             place = rows + (index - (len(values) - 1) / 2) * thickness
             bars = np.nan_to_num(iou[ids])
-            axis.barh(place, bars, thickness, color=colours[run], label=run)
+            axis.barh(place, bars, thickness, color=colours[run])
         for row in rows[~present[ids]]:
             axis.text(0.5, row, "absent", va="center", fontsize="x-small", color="0.4")
-        labels = [f"{class_names[i]} (unseen)" if i in unseen_ids else class_names[i] for i in ids]
-        axis.set_yticks(rows, labels, fontsize="small")
+        labels = [f"{names[i]} (unseen)" if i in unseen_ids else names[i] for i in ids]
+        axis.set_yticks(rows, labels, fontsize="small", **style(labels))
         for text, i, row in zip(axis.get_yticklabels(), ids, rows, strict=True):
             if i in unseen_ids:
                 text.set(color=UNSEEN_COLOUR, fontweight="bold")
@@ -70,10 +83,18 @@ def class_bars(
         axis.grid(axis="x", color="0.88")
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False
-    )
+    labels = run_labels(list(values))
+    columns = 90 // (6 + max(map(len, labels)))
+    place = {"loc": "outside upper center", "ncols": min(max(columns, 1), 4)}
+    _run_legend(figure, labels, [colours[run] for run in values], **place)
     return figure
+
+
+def _run_legend(
+    owner: Figure | Axes, labels: Sequence[str], colours: Sequence[str], **options: Any
+) -> None:
+    handles = [Patch(color=colour) for colour in colours]
+    legend(owner, handles, labels, frameon=False, **options)
 
 
 def confusion_map(
@@ -96,10 +117,11 @@ def confusion_map(
         interpolation="nearest",
     )
     if number <= NAMED_CLASSES:
-        names = [class_names[i] for i in order]
-        size = float(np.clip(260 / number, 4.5, 9))
-        axis.set_xticks(range(number), names, fontsize=size, rotation=90)
-        axis.set_yticks(range(number), names, fontsize=size)
+        labels = class_labels(class_names)
+        names = [labels[i] for i in order]
+        looks = {"fontsize": float(np.clip(260 / number, 4.5, 9)), **style(names)}
+        axis.set_xticks(range(number), names, rotation=90, **looks)
+        axis.set_yticks(range(number), names, **looks)
         for texts in (axis.get_xticklabels(), axis.get_yticklabels()):
             for text, i in zip(texts, order, strict=True):
                 if i in unseen_ids:
@@ -107,7 +129,9 @@ def confusion_map(
     border = number - len(unseen_ids) - 0.5
     axis.axhline(border, color=UNSEEN_COLOUR, linewidth=0.8)
     axis.axvline(border, color=UNSEEN_COLOUR, linewidth=0.8)
-    axis.set(xlabel="predicted", ylabel="true", title=title)
+    axis.set(xlabel="predicted", ylabel="true")
+    title = wrapped(drawn_title(title), TITLE_WIDTH)
+    axis.set_title(title, **style([title]))
     figure.colorbar(
         image, shrink=0.8, label="share of the true class", format=PercentFormatter(1, decimals=0)
     )
@@ -133,23 +157,27 @@ def training_curves(
 
     Args:
         losses: run -> iterations and total loss.
-        metrics: metric -> run -> iterations and percent.
+        metrics: title of a panel -> run -> iterations and percent.
         colours: run -> colour.
     """
     panels = 1 + len(metrics)
     figure = Figure(figsize=(max(8.8, 3.2 * panels), 3.1), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for run, curve in losses.items():
-        axes[0].plot(*curve, color=colours[run], label=run)
+        axes[0].plot(*curve, color=colours[run])
     axes[0].set(title="total loss", xlabel="iteration")
     if all(min(values) > 0 for _, values in losses.values()):
         axes[0].set_yscale("log")
     for axis, (metric, curves) in zip(axes[1:], metrics.items(), strict=True):
         for run, curve in curves.items():
-            axis.plot(*curve, color=colours[run], marker=".", label=run)
-        axis.set(title=f"{metric} (%)", xlabel="iteration")
+            axis.plot(*curve, color=colours[run], marker=".")
+        title = wrapped(drawn_title(f"{metric} (%)"), PANEL_TITLE_WIDTH)
+        axis.set_title(title, **style([title]))
+        axis.set_xlabel("iteration")
     for axis in axes:
         axis.grid(color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize="small")
+    _run_legend(
+        axes[0], run_labels(list(losses)), [colours[run] for run in losses], fontsize="small"
+    )
     return figure

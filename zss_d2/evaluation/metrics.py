@@ -4,15 +4,21 @@ The matrix counts pixels: ``confusion[p, g]`` have prediction p and ground truth
 are in no cell. Results are fractions; NaN means undefined. A class without ground truth has neither
 IoU nor accuracy and is left out of every mean (as in Detectron2), also if it is predicted
 somewhere; those predictions still count as errors of the classes they stand on.
+
+mmsegmentation, zsseg and ZegFormer give such a predicted class IoU 0 instead, which lowers their
+means: `with_absent_as_zero`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# Ends the names of the means in which a predicted class that the truth lacks has IoU 0.
+ABSENT_AS_ZERO = "-absent0"
 
 
 def confusion_matrix(
@@ -72,6 +78,15 @@ def class_iou(confusion: np.ndarray) -> np.ndarray:
     return _divide(hit, np.where(truth > 0, union, 0))
 
 
+def with_absent_as_zero(iou: np.ndarray, confusion: np.ndarray) -> np.ndarray:
+    """`class_iou` (K,) by the other rule: 0 for a class that is predicted but not in the truth.
+
+    A class that is neither remains NaN. Source: mmsegmentation's ``mean_iou`` divides by the union
+    and averages over all that is not NaN.
+    """
+    return np.where(np.isnan(iou) & (confusion.sum(axis=1) > 0), 0.0, iou)
+
+
 def class_accuracy(confusion: np.ndarray) -> np.ndarray:
     """Share of each class's pixels that are found (K,); NaN where the truth lacks the class."""
     return _divide(np.diag(confusion), confusion.sum(axis=0))
@@ -122,6 +137,8 @@ def summarize(
     ACC-<class>) and pAcc (= pACC), mIoU-S, mIoU-U, hIoU, mACC-S, mACC-U, unseen-as-seen and
     seen-as-unseen (shares of the labelled pixels of one group that are given to the other); where
     ``thing_names`` says which classes are things, also mIoU- and mACC-U-things and -U-stuff.
+    mIoU, mIoU-S, mIoU-U and hIoU also come with the suffix `ABSENT_AS_ZERO`, by the rule of
+    `with_absent_as_zero`.
     """
     iou, accuracy = class_iou(confusion), class_accuracy(confusion)
     everything = list(range(len(class_names)))
@@ -143,10 +160,35 @@ def summarize(
         "unseen-as-seen": share_given_to(confusion, unseen, seen),
         "seen-as-unseen": share_given_to(confusion, seen, unseen),
     }
+    metrics |= _absent_as_zero(confusion, seen, unseen)
     metrics |= {f"mACC-{group}": mean_over_present(accuracy, ids) for group, ids in groups.items()}
     metrics |= {f"IoU-{name}": float(iou[i]) for i, name in enumerate(class_names)}
     metrics |= {f"ACC-{name}": float(accuracy[i]) for i, name in enumerate(class_names)}
     return {key: 100 * value for key, value in metrics.items()}
+
+
+def absent_as_zero_note(metrics: Mapping[str, float], digits: int = 2) -> str:
+    """A sentence with the means by the rule of `with_absent_as_zero`; empty if it changes none."""
+    ends = len(ABSENT_AS_ZERO)
+    other = {key[:-ends]: value for key, value in metrics.items() if key.endswith(ABSENT_AS_ZERO)}
+    plain = [metrics[name] for name in other]
+    if np.array_equal(plain, list(other.values()), equal_nan=True):
+        return ""
+    values = ", ".join(f"{name} {value:.{digits}f}" for name, value in other.items())
+    return (
+        "Classes that are predicted but not in the ground truth counted as IoU 0, as "
+        f"mmsegmentation, zsseg and ZegFormer do: {values}."
+    )
+
+
+def _absent_as_zero(
+    confusion: np.ndarray, seen: Sequence[int], unseen: Sequence[int]
+) -> dict[str, float]:
+    iou = with_absent_as_zero(class_iou(confusion), confusion)
+    groups = {"mIoU": range(len(iou)), "mIoU-S": seen, "mIoU-U": unseen}
+    means = {name: mean_over_present(iou, ids) for name, ids in groups.items()}
+    means["hIoU"] = harmonic_mean(means["mIoU-S"], means["mIoU-U"])
+    return {f"{name}{ABSENT_AS_ZERO}": value for name, value in means.items()}
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -15,42 +15,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from matplotlib.figure import Figure
 
-from zss_d2.data.files import read_mask, read_photo, write_atomic
-from zss_d2.errors import ZssError, command
-from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare, contributions
-from zss_d2.evaluation.counts import StoredCounts, image_key
+from zss_d2.data.files import write_atomic
+from zss_d2.errors import command
+from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare
+from zss_d2.evaluation.counts import StoredCounts
 from zss_d2.evaluation.document import (
     Block,
     Cell,
     Heading,
     Paragraph,
-    Picture,
     Table,
+    drawn,
     picture_files,
     to_html,
     to_markdown,
 )
-from zss_d2.evaluation.drawing import label_picture, png
 from zss_d2.evaluation.figures import (
+    Curve,
     class_bars,
     class_shares,
     confusion_map,
     run_colours,
     training_curves,
 )
-from zss_d2.evaluation.metrics import class_iou
-from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
+from zss_d2.evaluation.lettering import class_labels
+from zss_d2.evaluation.metrics import absent_as_zero_note, class_iou, summarize
+from zss_d2.evaluation.report_pictures import picture_part, register_data
 from zss_d2.evaluation.results import describe_protocol
 from zss_d2.evaluation.run_files import FinishedRun, read_runs
+from zss_d2.evaluation.text import one_line
 
-FIGURE_DPI = 150
-SCREEN_DPI = 96
 CONFUSIONS = 8
-# Pictures of each kind: best, median, worst.
-PICTURES = 2
+CURVES = ("mIoU-S", "mIoU-U", "hIoU")
 EXTRA_METRICS = ("mIoU-U-things", "mIoU-U-stuff", "fwIoU", "mACC")
 
 
@@ -69,6 +66,7 @@ def report(runs: Sequence[FinishedRun], resamples: int = 1000) -> list[Block]:
             f"{len(runs)} run{'s' * (len(runs) > 1)} on {', '.join(names)}; metrics in percent."
         )
     )
+    blocks += map(Paragraph, register_data(runs))
     for name in names:
         blocks += dataset_section(name, [run for run in runs if name in run.metrics], resamples)
     return [*blocks, *training_section(runs), *provenance_section(runs)]
@@ -96,7 +94,12 @@ def dataset_section(dataset: str, runs: Sequence[FinishedRun], resamples: int) -
     bars = class_bars(iou, classes, unseen, run_colours(list(counts)))
     absent = sum(np.isnan(values).all() for values in np.stack(list(iou.values())).T)
     note = f" {absent} classes are absent from the ground truth." if absent else ""
-    yield _picture(f"{dataset}_classes", bars, f"Unseen classes are tinted.{note}")
+    yield drawn(f"{dataset}_classes", bars, f"Unseen classes are tinted.{note}")
+    if others := [name for name in counts if name not in comparable]:
+        yield Paragraph(f"Not shown, as they have other classes: {', '.join(others)}.")
+    labels = zip(class_labels(classes), map(one_line, classes), strict=True)
+    if changed := [f"{label} is {name}" for label, name in labels if label != name]:
+        yield Paragraph(f"In figures, {'; '.join(changed)}.")
     yield from confusion_part(dataset, counts)
     yield from picture_part(dataset, runs, comparable)
 
@@ -130,6 +133,11 @@ def metric_tables(
             f"Small: 95 % of {resamples} resamples of the test images. It covers the choice of "
             "images, not that of the training seed."
         )
+    for run in runs:
+        stored = counts[run.name]
+        metrics = summarize(stored.confusion, stored.class_names, stored.unseen_names)
+        if note := absent_as_zero_note(metrics, digits=1):
+            yield Paragraph(f"{run.name}: {note}")
     if len(with_images) > 1:
         base, *others = with_images
         yield Heading(f"Difference to {base.name}", 3)
@@ -144,6 +152,8 @@ def metric_tables(
         yield Paragraph(
             "The same resampled images for both runs; bold where the interval leaves out 0."
         )
+    if with_images and (others := [run.name for run in runs if run not in with_images]):
+        yield Paragraph(f"Without counts of single images: {', '.join(others)}.")
 
 
 def _difference(interval: Interval) -> Cell:
@@ -157,7 +167,7 @@ def confusion_part(dataset: str, counts: Mapping[str, StoredCounts]) -> Iterator
     for index, (name, x) in enumerate(counts.items()):
         figure = confusion_map(x.confusion, x.class_names, x.unseen_ids, name)
         text = f"{name}: every row is a true class; behind the lines, in red, the unseen ones."
-        yield _picture(f"{dataset}_confusion{index}", figure, text)
+        yield drawn(f"{dataset}_confusion{index}", figure, text)
     rows = []
     for rank in range(CONFUSIONS):
         row = [Cell(str(rank + 1))]
@@ -188,91 +198,38 @@ def _confusion(true: int, wrong: int, share: float, counts: StoredCounts) -> Cel
     return Cell(f"{names[0]} → {names[1]}", f"{100 * share:.0f} % of its pixels")
 
 
-def picture_part(
-    dataset: str, runs: Sequence[FinishedRun], counts: Mapping[str, StoredCounts]
-) -> Iterator[Block]:
-    """Best, median and worst images by what they add to hIoU, on average over the runs."""
-    yield Heading("Pictures", 3)
-    shown = [
-        run
-        for run in runs
-        if run.name in counts
-        and counts[run.name].images is not None
-        and prediction_file(run.folder, dataset, counts[run.name].images.keys[0]).is_file()
-    ]
-    if not shown:
-        yield Paragraph(
-            "No predictions were stored. Evaluate again with --eval-only TEST.PREDICTIONS png "
-            "(and TEST.PER_IMAGE True)."
-        )
-        return
-    keys = counts[shown[0].name].images.keys
-    added = np.mean([contributions(counts[run.name]) for run in shown], axis=0)
-    chosen = choose_images(added)
-    try:
-        records = {image_key(record): record for record in DatasetCatalog.get(dataset)}
-        chosen_records = [records[keys[i]] for i, _ in chosen]
-        photos = [read_photo(record["file_name"]) for record in chosen_records]
-        maps = {"ground truth": [read_mask(r["sem_seg_file_name"]) for r in chosen_records]}
-        metadata = MetadataCatalog.get(dataset)
-        for run in shown:
-            files = (prediction_file(run.folder, dataset, keys[i]) for i, _ in chosen)
-            maps[run.name] = [read_prediction(path, raw_ids(metadata)) for path in files]
-    except (ZssError, KeyError) as error:
-        yield Paragraph(f"The images could not be read: {error}.")
-        return
-    titles = [f"{kind}\n{added[i]:+.3f}" for i, kind in chosen]
-    figure = label_picture(photos, maps, metadata.stuff_classes, metadata.unseen_classes, titles)
-    yield _picture(
-        f"{dataset}_pictures",
-        figure,
-        "At the left what the image adds to hIoU (points, mean over the runs): hIoU of all images "
-        "less that without this one.",
-    )
-
-
-def choose_images(added: np.ndarray, number: int = PICTURES) -> list[tuple[int, str]]:
-    """Indices of the largest, the middle and the smallest values, no image twice."""
-    order = np.argsort(-added, kind="stable")
-    middle = max((len(order) - number) // 2, 0)
-    groups = (
-        ("best", order[:number]),
-        ("median", order[middle : middle + number]),
-        ("worst", order[-number:]),
-    )
-    chosen: dict[int, str] = {}
-    for kind, indices in groups:
-        for index in indices:
-            chosen.setdefault(int(index), kind)
-    return list(chosen.items())
-
-
 def training_section(runs: Sequence[FinishedRun]) -> Iterator[Block]:
     """Loss and metrics over the iterations, of the runs that were trained."""
-    losses, metrics = {}, {}
+    losses: dict[str, Curve] = {}
+    metrics: dict[str, dict[str, Curve]] = {}
     for run in runs:
         history = run.history()
-        points = [(x["iteration"], x["total_loss"]) for x in history if "total_loss" in x]
-        if points:
-            losses[run.name] = tuple(zip(*points, strict=True))
-        for key in ("mIoU-S", "mIoU-U", "hIoU"):
-            tested = [
-                (x["iteration"], value)
-                for x in history
-                for name, value in x.items()
-                if name.endswith(f"sem_seg/{key}")
-            ]
-            # One test, after the last iteration, makes no curve; several sets share one name.
-            if len({iteration for iteration, _ in tested}) == len(tested) > 1:
-                metrics.setdefault(key, {})[run.name] = tuple(zip(*tested, strict=True))
+        if (loss := _curve(history, "total_loss"))[0]:
+            losses[run.name] = loss
+        tested = dict.fromkeys(key for line in history for key in line)
+        for key in tested:
+            dataset, _, metric = key.rpartition("sem_seg/")
+            # One test, after the last iteration, makes no curve.
+            if metric in CURVES and len((curve := _curve(history, key))[0]) > 1:
+                title = f"{dataset.rstrip('/')} {metric}".strip()
+                metrics.setdefault(title, {})[run.name] = curve
     yield Heading("Training")
     if not losses:
         yield Paragraph("None of the runs was trained.")
         return
-    figure = training_curves(losses, metrics, run_colours([run.name for run in runs]))
+    colours = run_colours([run.name for run in runs])
+    panels = {x: metrics[x] for key in CURVES for x in metrics if x.rsplit(" ", 1)[-1] == key}
+    figure = training_curves(losses, panels, colours)
     untrained = [run.name for run in runs if run.name not in losses]
     note = f" Not trained: {', '.join(untrained)}." if untrained else ""
-    yield _picture("training", figure, f"As logged in metrics.json.{note}")
+    yield drawn("training", figure, f"As logged in metrics.json.{note}")
+
+
+def _curve(history: Sequence[Mapping[str, float]], key: str) -> Curve:
+    """Iterations and values; of an iteration that was repeated after an interruption the last."""
+    points = {line["iteration"]: line[key] for line in history if key in line}
+    iterations = sorted(points)
+    return tuple(iterations), tuple(points[x] for x in iterations)
 
 
 def provenance_section(runs: Sequence[FinishedRun]) -> Iterator[Block]:
@@ -306,11 +263,6 @@ def _fact(value: object) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _picture(name: str, figure: Figure, caption: str) -> Picture:
-    width = round(figure.get_figwidth() * SCREEN_DPI)
-    return Picture(name, png(figure, FIGURE_DPI), caption, width)
 
 
 def write_report(blocks: Sequence[Block], folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from detectron2.config import CfgNode
 
 from zss_d2.data.files import write_atomic
+from zss_d2.evaluation.provenance import code_identity
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -47,11 +47,10 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
     """
     return {
         "method": cfg.MODEL.META_ARCHITECTURE,
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **code_identity(_PACKAGE),
         "detectron2": detectron2.__version__,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if cfg.MODEL.DEVICE != "cpu" else "cpu",
+        "device": _device_name(cfg.MODEL.DEVICE),
         "config_sha256": config_hash(cfg),
         "seed": cfg.SEED,
         "checkpoint": checkpoint,
@@ -98,20 +97,13 @@ def config_hash(cfg: CfgNode) -> str:
     return hashlib.sha256(cfg.dump().encode()).hexdigest()
 
 
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
 def _file_hash(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _git(*arguments: str) -> str | None:
-    """Output of git in the package's checkout; None outside one."""
-    try:
-        process = subprocess.run(
-            ["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return process.stdout.strip()

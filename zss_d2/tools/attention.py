@@ -25,7 +25,13 @@ from torch import nn
 from zss_d2.data.files import read_mask, read_photo
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError, command
+from zss_d2.evaluation.lettering import class_labels, drawn_title, style
+from zss_d2.evaluation.run_files import short_names
+from zss_d2.evaluation.text import wrapped
 from zss_d2.tools.runs import choose, load_runs, picture_command
+
+# Letters of a title above a column.
+TITLE_WIDTH = 28
 
 
 @torch.inference_mode()
@@ -52,6 +58,8 @@ def attention_maps(
 
 def largest(mask: np.ndarray, ids: Sequence[int]) -> int | None:
     """Of the classes ``ids`` the one with most pixels in mask (H, W); None: there is none."""
+    if not ids:
+        return None
     areas = {index: int((mask == index).sum()) for index in ids}
     best = max(areas, key=areas.get)
     return best if areas[best] else None
@@ -64,29 +72,32 @@ def figure(folders: Sequence[Path], number: int) -> Figure:
     classes = list(metadata.stuff_classes)
     unseen = [classes.index(name) for name in metadata.unseen_classes]
     groups = (unseen, [i for i in range(len(classes)) if i not in unseen])
-    titles = ["/".join(folder.parts[-2:]) for folder in folders]
+    titles = [wrapped(drawn_title(name), TITLE_WIDTH) for name in ("photo", *short_names(folders))]
+    labels = class_labels(classes)
 
     rows = []  # photo, outline, class, a map per run
     for record in choose(DatasetCatalog.get(dataset), number, unseen):
         mask = read_mask(record["sem_seg_file_name"])
         photo = read_photo(record["file_name"])
-        maps = [attention_maps(cfg, model, record, mask.shape) for cfg, model in runs.values()]
+        maps = [attention_maps(cfg, model, record, mask.shape) for cfg, model in runs]
         for index in filter(lambda x: x is not None, (largest(mask, ids) for ids in groups)):
             rows.append((photo, mask == index, index, [x[index] for x in maps]))
 
+    if not rows:
+        raise ZssError(f"{dataset}: the masks of the chosen images are void; take more --images")
     size = (2.2 * (1 + len(folders)), 2.3 * len(rows) + 0.3)
     result = Figure(figsize=size, layout="constrained")
     axes = result.subplots(len(rows), 1 + len(folders), squeeze=False)
     for line, (photo, inside, index, maps) in zip(axes, rows, strict=True):
-        name = f"{classes[index]}\n(unseen)" if index in unseen else classes[index]
-        line[0].set_ylabel(name, fontsize="small")
+        name = f"{labels[index]}\n(unseen)" if index in unseen else labels[index]
+        line[0].set_ylabel(name, fontsize="small", **style([name]))
         for axis, image in zip(line, (photo, *maps), strict=True):
             axis.imshow(image, cmap="magma")
             axis.contour(inside, levels=[0.5], colors="white", linewidths=0.8)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], ("photo", *titles), strict=True):
-        axis.set_title(title, fontsize="small")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize="small", **style([title]))
     return result
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from zss_d2.engine import load_config
 from zss_d2.errors import command
+from zss_d2.evaluation.run_files import check_different, config_names
 
 
 class OneImage(nn.Module):
@@ -72,14 +73,14 @@ def count(model: nn.Module, size: int) -> dict[str, float]:
     }
 
 
-def row(config: Path, opts: Sequence[str], size: int) -> list[object]:
-    """One line of the table."""
+def row(config: Path, name: str, opts: Sequence[str], size: int) -> list[object]:
+    """One line of the table, for a config that is called ``name`` there."""
     overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu", *opts]
     cfg: CfgNode = load_config(argparse.Namespace(config_file=str(config), opts=overrides))
     model = build_model(cfg)
     numbers = count(model, size)
     ratio = numbers["total"] / numbers["encoder"] if numbers["encoder"] else float("nan")
-    return [config.stem, len(model.classes), *numbers.values(), ratio]
+    return [name, len(model.classes), *numbers.values(), ratio]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,10 +97,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
+    check_different(args.configs)
     logging.disable(logging.WARNING)  # random weights are meant here
     headers = ["config", "classes", "trained M", "params M", "tower G", "total G", "total / tower"]
-    rows = [row(config, args.opts, args.size) for config in args.configs]
-    print(tabulate(rows, headers, tablefmt="github", floatfmt=("", "", *[".2f"] * 4, ".3f")))
+    names = config_names(args.configs)
+    rows = [
+        row(config, name, args.opts, args.size)
+        for config, name in zip(args.configs, names, strict=True)
+    ]
+    # Names stay text, also one such as 007.yaml.
+    options = {"tablefmt": "github", "disable_numparse": [0]}
+    print(tabulate(rows, headers, floatfmt=("", "", *[".2f"] * 4, ".3f"), **options))
     return 0
 
 

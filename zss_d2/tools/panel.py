@@ -3,7 +3,8 @@
     python -m zss_d2.tools.panel output/sweep/maskclip_mini/seed0 output/sweep/ldvc_mini/seed0 \\
         --images 6 --output panel.png
 
-A run is a folder that ``train_net.py`` has written; its ``config.yaml`` says which model and data.
+A run is a folder that ``train_net.py`` has written; its ``config.yaml`` says which model and data
+(the first of ``DATASETS.TEST``). Columns are named by what tells the folders apart.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from zss_d2.data.files import read_mask, read_photo
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import command
 from zss_d2.evaluation.drawing import label_picture
+from zss_d2.evaluation.run_files import short_names
 from zss_d2.modeling.inference import label_map
 from zss_d2.tools.runs import choose, load_runs, picture_command
 
@@ -43,11 +45,11 @@ def panel(folders: Sequence[Path], number: int) -> Figure:
     classes, unseen = metadata.stuff_classes, metadata.unseen_classes
     records = choose(records, number, [classes.index(name) for name in unseen])
 
-    labels = {"ground truth": [read_mask(record["sem_seg_file_name"]) for record in records]}
-    for cfg, model in runs.values():
-        labels[cfg.MODEL.META_ARCHITECTURE] = predict(cfg, model, records)
+    columns = [("ground truth", [read_mask(record["sem_seg_file_name"]) for record in records])]
+    for name, (cfg, model) in zip(short_names(folders), runs, strict=True):
+        columns.append((name, predict(cfg, model, records)))
     photos = [read_photo(record["file_name"]) for record in records]
-    return label_picture(photos, labels, classes, unseen)
+    return label_picture(photos, columns, classes, unseen)
 
 
 @command

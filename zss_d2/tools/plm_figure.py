@@ -11,6 +11,7 @@ is a diagnostic: training sees neither the purity nor the unseen labels.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,12 +92,12 @@ def total_purity(parts: Sequence[Purity]) -> Purity:
 @torch.inference_mode()
 def examine(cfg: CfgNode, number: int) -> list[Panels]:
     """The first ``number`` images of ``DATASETS.TRAIN`` that hold an unseen class."""
-    (dataset, *_) = cfg.DATASETS.TRAIN
-    metadata = MetadataCatalog.get(dataset)
+    # All sets of one training have the same classes.
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     unseen = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
     mapper, teacher = ZeroShotMapper(cfg, is_train=False), _teacher(cfg)
     panels = []
-    for record in DatasetCatalog.get(dataset):
+    for record in itertools.chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN)):
         if len(panels) == number:
             break
         truth = read_mask(record["sem_seg_file_name"])
@@ -207,7 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = load_config(args)
     panels = examine(cfg, max(args.images, args.measure))
     if not panels:
-        raise ZssError(f"{cfg.DATASETS.TRAIN[0]} shows no unseen class; use another DATASETS.TRAIN")
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        raise ZssError(f"{names} shows no unseen class; use another DATASETS.TRAIN")
     total = total_purity([panel.purity for panel in panels])
     print(
         f"{len(panels)} images: {total.regions / len(panels):.1f} regions each, "

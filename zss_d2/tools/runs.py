@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -15,6 +16,7 @@ from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.drawing import png
+from zss_d2.evaluation.run_files import check_different, custom_descriptions
 
 
 def load_run(folder: Path, *overrides: str) -> tuple[CfgNode, nn.Module]:
@@ -30,6 +32,8 @@ def load_run(folder: Path, *overrides: str) -> tuple[CfgNode, nn.Module]:
     config_file = folder / "config.yaml"
     if not config_file.is_file():
         raise ZssError(f"{folder} is no folder of a run: config.yaml is missing")
+    if descriptions := custom_descriptions(folder):
+        overrides = ("DATASETS.CUSTOM", repr(tuple(map(str, descriptions))), *overrides)
     cfg = load_config(argparse.Namespace(config_file=str(config_file), opts=list(overrides)))
     model = ZeroShotTrainer.build_model(cfg).eval()
     checkpointer = ZeroShotCheckpointer(model, str(folder))
@@ -38,17 +42,28 @@ def load_run(folder: Path, *overrides: str) -> tuple[CfgNode, nn.Module]:
     return cfg, model
 
 
-def load_runs(folders: Sequence[Path]) -> tuple[dict[Path, tuple[CfgNode, nn.Module]], str]:
-    """`load_run` of every folder, and the data set that all of them were tested on.
+def load_runs(folders: Sequence[Path]) -> tuple[list[tuple[CfgNode, nn.Module]], str]:
+    """`load_run` of every folder, and the (first) data set that all of them were tested on.
 
     Raises:
-        ZssError: a folder is no run, or they were tested on different data sets.
+        ZssError: a folder is no run or given twice, or they were tested on different data sets.
     """
-    runs = {folder: load_run(folder) for folder in folders}
-    names = {cfg.DATASETS.TEST[0] for cfg, _ in runs.values()}
-    if len(names) > 1:
-        raise ZssError(f"the runs were tested on different data sets: {', '.join(sorted(names))}")
-    return runs, names.pop()
+    check_different(folders)
+    runs, files = [], []
+    for folder in folders:
+        cfg, model = load_run(folder)
+        runs.append((cfg, model))
+        names = sorted({cfg.DATASETS.TEST[0] for cfg, _ in runs})
+        if len(names) > 1:
+            raise ZssError(f"the runs were tested on different data sets: {', '.join(names)}")
+        # Data sets of one's own may share a name, which then stands for those of the last run.
+        files.append([record["file_name"] for record in DatasetCatalog.get(names[0])])
+        if files[-1] != files[0]:
+            raise ZssError(
+                f"{names[0]} of {folder} and that of {folders[0]} are different data sets of one "
+                "name; show the runs in pictures of their own"
+            )
+    return runs, names[0]
 
 
 def choose(records: Sequence[dict], number: int, unseen_ids: Sequence[int]) -> list[dict]:
@@ -84,6 +99,8 @@ def picture_command(
     parser.add_argument("--images", type=int, default=images, metavar="N", help="photos to show")
     parser.add_argument("--output", type=Path, default=Path(output), metavar="FILE")
     args = parser.parse_args(argv)
+    if args.images < 1:
+        parser.error("--images must be 1 or more")
     picture = png(draw(args.runs, args.images))
     write_atomic(args.output, lambda path: path.write_bytes(picture))
     print(f"picture written to {args.output}")

@@ -30,7 +30,9 @@ from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import png
+from zss_d2.evaluation.lettering import drawn_title, style
 from zss_d2.evaluation.metrics import confusion_matrix, summarize
+from zss_d2.evaluation.text import wrapped
 from zss_d2.tools.runs import load_run
 
 # Both signs of these and 0: from a thousandth, where softmax scores differ, to all or nothing.
@@ -39,6 +41,8 @@ BIASES = tuple(np.concatenate([-STRENGTHS[::-1], [0.0], STRENGTHS]).round(5).tol
 # Scores are within 0..1, so this takes seen classes out of the competition.
 ONLY_UNSEEN = 1.0
 METRICS = ("pAcc", "mIoU-S", "mIoU-U", "hIoU")
+# Letters of the title above the figure.
+TITLE_WIDTH = 90
 
 
 def biased_labels(scores: Tensor, seen_ids: Sequence[int], biases: Sequence[float]) -> list[Tensor]:
@@ -123,7 +127,8 @@ def draw(rows: Sequence[dict[str, float]], title: str) -> Figure:
     for axis in (curve, over_bias):
         axis.grid(color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
+    title = wrapped(drawn_title(title), TITLE_WIDTH)
+    figure.suptitle(title, **style([title]))
     return figure
 
 
@@ -176,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(args.output / "bias.csv", lambda path: path.write_text(text.getvalue()))
+    write_atomic(args.output / "bias.csv", lambda path: path.write_text(text.getvalue(), "utf-8"))
     picture = png(draw(rows, f"{args.run.as_posix()} on {dataset}"))
     write_atomic(args.output / "bias.png", lambda path: path.write_bytes(picture))
     best = max(rows, key=lambda row: row["hIoU"])
