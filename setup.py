@@ -19,7 +19,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "open_clip_torch>=2.32",
+        "open_clip_torch>=3.1",
         "fvcore>=0.1.5.post20221221",
         "pycocotools>=2.0.8",
         "matplotlib>=3.8",

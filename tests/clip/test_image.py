@@ -68,6 +68,30 @@ def test_prompts_start_within_the_vpt_bound():
     assert tokens.std().item() == pytest.approx(0.0625 / 3**0.5, rel=0.02)
 
 
+def test_prompt_dropout_is_drawn_for_every_image():
+    prompts = VisualPrompts(2, 5, 64, (16, 16), 0.5).train()
+    torch.nn.init.ones_(prompts.tokens)
+    first, second = prompts(torch.zeros(2, 1 + 4, 64), 0)[:, 1:6]
+    assert set(first.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(first == 0, second == 0)
+
+
+def test_without_prompt_dropout_nothing_is_drawn():
+    """Stored results depend on the numbers that come after."""
+    prompts, state = VisualPrompts(2, 5, 64, (16, 16), 0.0).train(), torch.get_rng_state()
+    prompts(torch.zeros(2, 1 + 4, 64), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_projection_starts_as_in_zegclip():
+    """Weights normal by the fan-out, bias as torch starts it: uniform."""
+    projection = VisualPrompts(2, 5, 768, (16, 16), 0.0, project=True).projection
+    assert projection.weight.std().item() == pytest.approx((2 / 768) ** 0.5, rel=0.01)
+    bound = 768**-0.5
+    assert 0.95 * bound < projection.bias.abs().max() <= bound
+    assert projection.bias.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
 def test_only_prompts_get_gradients_and_the_tower_stays_in_eval_mode(clip):
     model = encoder(clip, 2).train()
     model(torch.randn(1, 3, 64, 64)).dense.square().mean().backward()

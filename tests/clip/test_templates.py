@@ -16,6 +16,10 @@ def test_every_sentence_has_one_place_for_the_name():
             assert sentence.format("cat").count("cat") == 1
 
 
+def test_zegclips_sentence_for_voc_has_no_full_stop():
+    assert template_set("single") == ("a photo of a {}",)
+
+
 def test_the_sentences_of_coco():
     sentences = template_set("coco15")
     assert sentences[:2] == ("a photo of a {}.", "a photo of a small {}.")

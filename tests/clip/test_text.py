@@ -1,9 +1,11 @@
+import copy
+
 import open_clip
 import pytest
 import torch
 from torch.nn import functional as F
 
-from zss_d2.clip import TextEncoder
+from zss_d2.clip import TextEncoder, build_clip_towers
 from zss_d2.errors import ZssError
 
 NAMES = ("dog", "potted plant", "tv monitor, turned off")
@@ -38,6 +40,76 @@ def test_classifier_cache_is_keyed_by_names_and_templates(encoder):
     assert encoder.classifier(NAMES, TEMPLATES) is three
     assert encoder.classifier((*NAMES, "cat", "cow"), TEMPLATES).shape == (5, 64)
     assert not torch.equal(encoder.classifier(NAMES, TEMPLATES[:1]), three)
+
+
+def test_the_cache_keeps_the_last_few_vocabularies(encoder):
+    """Those in use stay, whatever else is asked for in between."""
+    kept = encoder.classifier(NAMES, TEMPLATES)
+    for index in range(40):
+        encoder.classifier([f"thing {index}"], TEMPLATES)
+        assert encoder.classifier(NAMES, TEMPLATES) is kept
+        assert len(encoder._classifiers) <= 8
+    assert len(encoder._tokens) == 8
+
+
+def test_a_write_to_a_frozen_weight_drops_the_cache(clip, encoder):
+    before = encoder.classifier(NAMES, TEMPLATES)
+    other = {key: value + 0.1 for key, value in clip.transformer.state_dict().items()}
+    clip.transformer.load_state_dict(other)  # not through the encoder, which shares the modules
+    after = encoder.classifier(NAMES, TEMPLATES)
+    assert not torch.allclose(after, before)
+    clip.ln_final.bias.data = clip.ln_final.bias.data + torch.randn(64)
+    moved = encoder.classifier(NAMES, TEMPLATES)
+    assert not torch.allclose(moved, after)
+    replaced = {"weight": torch.randn(64), "bias": torch.randn(64)}
+    clip.ln_final.load_state_dict(replaced, assign=True)
+    assert not torch.allclose(encoder.classifier(NAMES, TEMPLATES), moved)
+
+
+def test_a_copy_watches_its_own_weights(encoder):
+    encoder.classifier(NAMES, TEMPLATES)
+    copied = copy.deepcopy(encoder)
+    before = copied.classifier(NAMES, TEMPLATES)
+    copied.ln_final.bias.add_(torch.randn(64))
+    assert not torch.allclose(copied.classifier(NAMES, TEMPLATES), before)
+    assert torch.equal(encoder.classifier(NAMES, TEMPLATES), before)
+
+
+def test_the_tower_may_be_built_in_inference_mode(encoder):
+    with torch.inference_mode():
+        clip = open_clip.create_model("zss-tiny").eval()
+        assert TextEncoder(clip, encoder.tokenizer).classifier(NAMES, TEMPLATES).shape == (3, 64)
+
+
+def test_the_result_is_in_single_precision_whatever_asks_first(encoder):
+    expected = encoder.classifier(NAMES, TEMPLATES).clone()
+    encoder._classifiers.clear()
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        assert torch.equal(encoder.classifier(NAMES, TEMPLATES), expected)
+
+
+class TestIdentity:
+    def test_name_weights_and_activation(self, clip, encoder):
+        assert not encoder.identity.quick_gelu
+        named = TextEncoder(clip, encoder.tokenizer, "zss-tiny", "a/file.pt").identity
+        assert (named.name, named.pretrained) == ("zss-tiny", "a/file.pt")
+        quick = TextEncoder(open_clip.create_model("zss-tiny-quickgelu"), encoder.tokenizer)
+        assert quick.identity.quick_gelu
+
+    def test_the_fingerprint_is_of_the_text_weights_and_nothing_else(self, clip, encoder):
+        before = encoder.identity.text_fingerprint()
+        assert len(before) == 64
+        clip.visual.proj.add_(1)
+        encoder.add_prompts(4, "a photo of a", 0.0)
+        assert encoder.identity.text_fingerprint() == before
+        assert encoder.bfloat16().identity.text_fingerprint() == before
+        clip.text_projection[0, 0] += 1
+        assert encoder.identity.text_fingerprint() != before
+
+    def test_it_is_the_same_for_a_copy_in_another_file_format(self, clip, encoder, tmp_path):
+        torch.save({"model": clip.state_dict()}, tmp_path / "clip.pt")
+        towers = build_clip_towers("zss-tiny", str(tmp_path / "clip.pt"))
+        assert towers.identity.text_fingerprint() == encoder.identity.text_fingerprint()
 
 
 def test_new_weights_and_moves_drop_the_cache(encoder):
@@ -120,6 +192,34 @@ class TestPrompts:
         after = prompted.eval().classifier(NAMES, TEMPLATES)
         assert not torch.allclose(after, before)
         assert not after.requires_grad
+
+    def test_any_change_of_their_values_drops_the_cache(self, prompted):
+        """Also changes that no version counter sees, as some optimizers make them."""
+        tokens = prompted.prompts.tokens
+        changes = {
+            ".data in place": lambda: tokens.data.add_(1),
+            "foreach": lambda: torch._foreach_add_([tokens.data], 1.0),
+            ".data assigned": lambda: setattr(tokens, "data", tokens.data + 1),
+            "set_": lambda: tokens.set_(tokens.data + 1),
+            "assign": lambda: prompted.prompts.load_state_dict(
+                {"tokens": tokens.detach() + 1}, assign=True
+            ),
+        }
+        for name, change in changes.items():
+            before = prompted.eval().classifier(NAMES, TEMPLATES)
+            assert prompted.classifier(NAMES, TEMPLATES) is before, name
+            with torch.no_grad():
+                change()
+            assert not torch.allclose(prompted.classifier(NAMES, TEMPLATES), before), name
+
+    def test_dropout_is_never_remembered(self, encoder):
+        encoder.add_prompts(4, "a photo of a", 0.5)
+        expected = encoder.eval().classifier(NAMES, TEMPLATES).clone()
+        encoder._classifiers.clear()
+        with torch.no_grad():
+            first, second = (encoder.train().classifier(NAMES, TEMPLATES) for _ in range(2))
+        assert not torch.allclose(first, second)
+        assert torch.equal(encoder.eval().classifier(NAMES, TEMPLATES), expected)
 
     def test_what_does_not_fit_is_named(self, encoder, prompted):
         with pytest.raises(ZssError, match="MODEL.TEXT_PROMPTS.INIT is ''"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import open_clip
@@ -12,9 +13,13 @@ from detectron2.utils import comm
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from zss_d2.clip.activation import activation_of_file, activation_of_tag, choose_quick_gelu
+from zss_d2.clip.companion import find_companion
+from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.clip.mini.tokenizer import ClosedVocabularyTokenizer
 from zss_d2.clip.text import TextEncoder
+from zss_d2.clip.weights import load_weights, read_weights
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
@@ -23,6 +28,7 @@ open_clip.add_model_config(Path(__file__).parent / "model_configs")
 _MINI = "mini"
 # Weights of the mini CLIP that come with the package; a file's name is its tag.
 _MINI_WEIGHTS = Path(__file__).parent / "mini"
+_NONE: Mapping[str, Sequence[float]] = MappingProxyType({})
 
 
 class ClipTowers(NamedTuple):
@@ -33,11 +39,17 @@ class ClipTowers(NamedTuple):
     pixel_mean: tuple[float, float, float]  # RGB, 0..255
     pixel_std: tuple[float, float, float]
 
+    @property
+    def identity(self) -> ClipIdentity:
+        """Which CLIP this is: name, weights, activation."""
+        return self.text.identity
+
 
 def build_clip_towers(
     name: str,
     pretrained: str,
     *,
+    quick_gelu: str = "auto",
     prompt_length: int = 0,
     prompt_dropout: float = 0.0,
     prompt_projection: bool = False,
@@ -51,20 +63,16 @@ def build_clip_towers(
         name: a ViT known to open_clip, or a file name (without .json) in ``model_configs``.
         pretrained: tag of open_clip, path of a weights file, or "" for random weights; ``mini`` has
             the tags ``seed0`` and ``seed1``.
+        quick_gelu: "auto", "true" or "false", see `choose_quick_gelu`.
         prompt_length, prompt_dropout, prompt_projection, prompt_norm, dense_tokens,
             feature_layers: of the image tower, see `ImageEncoder`. Language prompts are added to
             the text tower with `TextEncoder.add_prompts`.
 
     Raises:
-        ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit.
+        ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit,
+            or that contradict ``quick_gelu``.
     """
-    clip = _create(name, pretrained)
-    if not isinstance(clip, open_clip.CLIP) or not isinstance(clip.visual, VisionTransformer):
-        raise ZssError(
-            f"MODEL.CLIP.NAME is {name!r}, which is no CLIP with a plain ViT; "
-            "use for example 'ViT-B-16' or 'ViT-L-14'"
-        )
-    clip.requires_grad_(False).eval()
+    clip = _create(name, pretrained, quick_gelu).requires_grad_(False).eval()
     image = ImageEncoder(
         clip.visual,
         prompt_length=prompt_length,
@@ -74,15 +82,17 @@ def build_clip_towers(
         dense_tokens=dense_tokens,
         feature_layers=feature_layers,
     )
-    return assemble_towers(clip, image, name)
+    return assemble_towers(clip, image, name, pretrained)
 
 
-def assemble_towers(clip: open_clip.CLIP, image: ImageEncoder, name: str) -> ClipTowers:
+def assemble_towers(
+    clip: open_clip.CLIP, image: ImageEncoder, name: str, pretrained: str = ""
+) -> ClipTowers:
     """Make the towers of a CLIP that exists already, with an image tower over its ViT."""
     preprocess = open_clip.get_model_preprocess_cfg(clip)
     return ClipTowers(
         image=image,
-        text=TextEncoder(clip, get_tokenizer(name)),
+        text=TextEncoder(clip, get_tokenizer(name), name, pretrained),
         pixel_mean=tuple(255 * value for value in preprocess["mean"]),
         pixel_std=tuple(255 * value for value in preprocess["std"]),
     )
@@ -97,39 +107,82 @@ def _mini_tags() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_MINI_WEIGHTS.glob("*.safetensors"))}
 
 
-def _create(name: str, pretrained: str) -> nn.Module:
-    shipped = _mini_tags() if name == _MINI else {}
-    pretrained = str(shipped.get(pretrained, pretrained))
+def _create(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
     if name not in open_clip.list_models():
         raise ZssError(
             f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know; "
             "`python -c 'import open_clip; print(open_clip.list_models())'` lists the names"
         )
+    shipped = _mini_tags() if name == _MINI else {}
+    if pretrained in shipped:
+        return _from_file(name, shipped[pretrained], quick_gelu)
     if not pretrained:
         logger.warning("CLIP %s has random weights (MODEL.CLIP.PRETRAINED is empty)", name)
-        return open_clip.create_model(name)
-
-    tag = open_clip.get_pretrained_cfg(name, pretrained)
-    if not tag and not Path(pretrained).is_file():
+        return _bare(name, choose_quick_gelu(quick_gelu, name, "", None))
+    if open_clip.get_pretrained_cfg(name, pretrained):
+        return _from_tag(name, pretrained, quick_gelu)
+    if not Path(pretrained).exists():
         tags = [*shipped, *open_clip.list_pretrained_tags_by_model(name)]
         raise ZssError(
             f"MODEL.CLIP.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name} "
             f"(tags: {', '.join(tags) or 'none'})"
         )
+    return _from_file(name, Path(pretrained), quick_gelu)
+
+
+def _from_tag(name: str, tag: str, quick_gelu: str) -> open_clip.CLIP:
+    known = activation_of_tag(name, tag)
+    quick = choose_quick_gelu(quick_gelu, name, tag, known)
     # The first process of a machine downloads, the others then find the file.
-    if tag and comm.get_local_rank() != 0:
+    if comm.get_local_rank() != 0:
         comm.synchronize()
     try:
-        # Weights trained with QuickGELU give wrong features, silently, under GELU.
-        return open_clip.create_model(
-            name, pretrained=pretrained, force_quick_gelu=bool(tag.get("quick_gelu"))
-        )
+        return _plain(open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick), name)
+    except ZssError:
+        raise
     except Exception as error:  # open_clip lets errors of several libraries through
-        where = "could not be downloaded or loaded" if tag else "does not fit"
         raise ZssError(
-            f"MODEL.CLIP.PRETRAINED {pretrained!r} {where} for {name}: {error}; give the path of "
-            'a weights file of this model, or "" for random weights'
+            f"MODEL.CLIP.PRETRAINED {tag!r} could not be downloaded or loaded for {name}: {error}; "
+            'give the path of a weights file of this model, or "" for random weights'
         ) from error
     finally:
-        if tag and comm.get_local_rank() == 0:
+        if comm.get_local_rank() == 0:
             comm.synchronize()
+
+
+def _from_file(name: str, path: Path, quick_gelu: str) -> open_clip.CLIP:
+    weights = read_weights(path)
+    companion = find_companion(weights)
+    known = activation_of_file(weights, companion)
+    quick = choose_quick_gelu(quick_gelu, name, str(path), known)
+    clip = _bare(name, quick, companion.statistics if companion else {})
+    load_weights(clip, weights, name)
+    return clip
+
+
+def _bare(
+    name: str, quick_gelu: bool, statistics: Mapping[str, Sequence[float]] = _NONE
+) -> open_clip.CLIP:
+    """A model without weights, of which open_clip need not warn: they come, or were warned of."""
+    root = logging.getLogger()
+    root.addFilter(_not_of_open_clip)
+    try:
+        clip = open_clip.create_model(
+            name, force_quick_gelu=quick_gelu, force_preprocess_cfg=dict(statistics)
+        )
+    finally:
+        root.removeFilter(_not_of_open_clip)
+    return _plain(clip, name)
+
+
+def _not_of_open_clip(record: logging.LogRecord) -> bool:
+    return Path(record.pathname).parent != Path(open_clip.__file__).parent
+
+
+def _plain(clip: nn.Module, name: str) -> open_clip.CLIP:
+    if isinstance(clip, open_clip.CLIP) and isinstance(clip.visual, VisionTransformer):
+        return clip
+    raise ZssError(
+        f"MODEL.CLIP.NAME is {name!r}, which is no CLIP with a plain ViT; "
+        "use for example 'ViT-B-16' or 'ViT-L-14'"
+    )

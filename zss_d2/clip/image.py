@@ -85,7 +85,8 @@ class VisualPrompts(nn.Module):
     """A set of learnable tokens for every transformer layer (VPT-deep, arXiv 2203.12119).
 
     Initialised uniformly in +-sqrt(6 / (3 * patch area + width)), the Xavier bound that VPT uses.
-    With ``project`` all of them pass one shared linear layer, as VPT has it and ZegCLIP uses it.
+    With ``project`` all of them pass one shared linear layer, as VPT has it and ZegCLIP uses it,
+    whose bias starts as torch's own do. Dropout is drawn for every image by itself.
     """
 
     def __init__(
@@ -104,7 +105,6 @@ class VisualPrompts(nn.Module):
         self.dropout = nn.Dropout(dropout)
         if project:
             nn.init.kaiming_normal_(self.projection.weight, mode="fan_out")
-            nn.init.zeros_(self.projection.bias)
         bound = (6 / (3 * patch[0] * patch[1] + width)) ** 0.5
         nn.init.uniform_(self.tokens, -bound, bound)
 
@@ -117,9 +117,10 @@ class VisualPrompts(nn.Module):
         Returns:
             (B, 1 + length + N, C).
         """
-        prompts = self.dropout(self.projection(self.tokens[layer])).expand(len(tokens), -1, -1)
+        prompts = self.projection(self.tokens[layer]).expand(len(tokens), -1, -1)
         first_patch = 1 if layer == 0 else 1 + self.length
-        return torch.cat([tokens[:, :1], prompts.to(tokens), tokens[:, first_patch:]], dim=1)
+        prompts = self.dropout(prompts).to(tokens)
+        return torch.cat([tokens[:, :1], prompts, tokens[:, first_patch:]], dim=1)
 
 
 class ImageEncoder(nn.Module):

@@ -15,8 +15,8 @@ _SCENES = (
 )
 
 TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
-    # ZegCLIP on VOC.
-    "single": ("a photo of a {}.",),
+    # ZegCLIP on VOC, as its released code has it: no full stop.
+    "single": ("a photo of a {}",),
     # ZegCLIP on COCO-Stuff, as its released code has them: 4 + 4 + 7.
     "coco15": (*_PHOTOS, *(f"This is {sentence}" for sentence in _PHOTOS), *_SCENES),
     # CLIP on ImageNet.

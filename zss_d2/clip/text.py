@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from typing import TypeVar
 
 import open_clip
 import torch
@@ -11,11 +12,16 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
+from zss_d2.clip.wording import NO_SYNONYMS, ClassTokens, Tokenizer, class_tokens
 from zss_d2.errors import ZssError
+
+T = TypeVar("T")
 
 # Sentences per pass of the text tower; bounds memory for thousands of names times templates.
 _BATCH = 256
-_NO_SYNONYMS: Mapping[str, Sequence[str]] = MappingProxyType({})
+# Vocabularies that are remembered: more than a run trains and tests in turns.
+_VOCABULARIES = 8
 
 
 class TextPrompts(nn.Module):
@@ -41,13 +47,21 @@ class TextPrompts(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Frozen text tower of open_clip with a cache of classifiers.
+    """Frozen text tower of open_clip that remembers the last few classifiers.
 
-    The cache is keyed by the class names, the sentences and the state of the prompts, and dropped
-    whenever the weights change or move. Without prompts (`add_prompts`) nothing learns.
+    They are forgotten as soon as a weight moves or changes, by whatever way the prompts change.
+    Without prompts (`add_prompts`) nothing learns.
     """
 
-    def __init__(self, clip: open_clip.CLIP, tokenizer: Callable[[list[str]], Tensor]):
+    def __init__(
+        self, clip: open_clip.CLIP, tokenizer: Tokenizer, name: str = "", pretrained: str = ""
+    ):
+        """
+        Args:
+            clip: whose text tower this is; frozen by the caller.
+            tokenizer: sentences -> token ids (N, context).
+            name, pretrained: for `identity`.
+        """
         super().__init__()
         self.prompts: TextPrompts | None = None
         self.tokenizer = tokenizer
@@ -59,8 +73,23 @@ class TextEncoder(nn.Module):
         self.pool_type = clip.text_pool_type
         self.eos_id = clip.text_eos_id
         self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
-        self._classifiers: dict[tuple, Tensor] = {}
+        self._name, self._pretrained = name, pretrained
+        self._tokens: OrderedDict[tuple, ClassTokens] = OrderedDict()
+        self._classifiers: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._made_with: tuple[list, Tensor | None] = ([], None)
+        # Where the frozen weights are; faster than a walk through all modules at every call.
+        self._frozen = [module._parameters for module in self.modules()]
         self.register_load_state_dict_post_hook(lambda module, _: module._classifiers.clear())
+
+    @property
+    def identity(self) -> ClipIdentity:
+        """Which CLIP this is the text tower of."""
+        quick_gelu = has_quick_gelu(self.transformer)
+        return ClipIdentity(self._name, self._pretrained, quick_gelu, self._fingerprint)
+
+    def _fingerprint(self) -> str:
+        state = self.state_dict()
+        return fingerprint({key: state[key] for key in state if not key.startswith("prompts.")})
 
     @torch.no_grad()
     def add_prompts(self, length: int, words: str, dropout: float) -> None:
@@ -84,6 +113,7 @@ class TextEncoder(nn.Module):
         *inputs, _ = self._layer_inputs(tokens)
         self.prompts = TextPrompts(torch.cat(inputs)[:, 1:], dropout)
         self._prompt_ids = ids
+        self._tokens.clear()
 
     def train(self, mode: bool = True) -> TextEncoder:
         """The frozen tower stays in evaluation mode; only the prompts' dropout goes along."""
@@ -127,58 +157,79 @@ class TextEncoder(nn.Module):
         self,
         class_names: Sequence[str],
         templates: Sequence[str],
-        synonyms: Mapping[str, Sequence[str]] = _NO_SYNONYMS,
+        synonyms: Mapping[str, Sequence[str]] = NO_SYNONYMS,
     ) -> Tensor:
         """Unit-norm class embeddings (K, C).
 
         Each is the normalised mean over the class's names and the templates. With prompts, which
-        stand in for the templates, the sentence is the prompt and the name.
+        stand in for the templates, the sentence is the prompt and the name; in training mode it is
+        embedded anew, with the prompts' dropout.
 
         Args:
             templates: sentences with one ``{}``.
             synonyms: further names of a class.
-        """
-        if self.prompts is not None and self.prompts.training and torch.is_grad_enabled():
-            return self._embed_classes(class_names, templates, synonyms)
-        words = tuple((name, *synonyms.get(name, ())) for name in class_names)
-        # In-place updates of a parameter, such as an optimizer's, count up its version.
-        state = None if self.prompts is None else self.prompts.tokens._version
-        key = (words, tuple(templates), state)
-        if key not in self._classifiers:
-            if self.prompts is not None:
-                self._classifiers.clear()
-            # What is cached must serve training and evaluation.
-            with torch.inference_mode(False), torch.no_grad():
-                self._classifiers[key] = self._embed_classes(class_names, templates, synonyms)
-        return self._classifiers[key]
 
-    def _embed_classes(
+        Raises:
+            ZssError: see `class_tokens`.
+        """
+        words = tuple((name, *synonyms.get(name, ())) for name in class_names)
+        key = (words, () if self.prompts is not None else tuple(templates))
+        sentences = _remembered(
+            self._tokens, key, lambda: self._tokenize(class_names, templates, synonyms)
+        )
+        if self.prompts is not None and self.prompts.training:
+            return self._embed_classes(sentences, len(words))
+        self._forget_if_changed()
+
+        def remember() -> Tensor:
+            # It must serve training and evaluation, in whatever precision it was asked for first.
+            device = self.ln_final.weight.device.type
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast(device, enabled=False),
+            ):
+                return self._embed_classes(sentences, len(words))
+
+        return _remembered(self._classifiers, key, remember)
+
+    def _forget_if_changed(self) -> None:
+        """Drop the classifiers of other weights.
+
+        The frozen tower counts as changed when a tensor is replaced or written to. The prompts are
+        compared by value: not all that trains them leaves a trace.
+        """
+        tower = [
+            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+            for parameters in self._frozen
+            for parameter in parameters.values()
+            if parameter is not None
+        ]
+        prompts = None if self.prompts is None else self.prompts.tokens.detach()
+        if self._made_with[0] != tower or not _same(self._made_with[1], prompts):
+            self._classifiers.clear()
+            self._made_with = (tower, None if prompts is None else prompts.clone())
+
+    def _embed_classes(self, sentences: ClassTokens, classes: int) -> Tensor:
+        """The tower in the precision that is on, the means over sentences in single precision."""
+        tokens = sentences.tokens.to(self.ln_final.weight.device)
+        features = torch.cat([self.encode(chunk) for chunk in tokens.split(_BATCH)])
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        features = F.normalize(features, dim=-1)
+        total = features.new_zeros(classes, features.shape[1])
+        total = total.index_add(0, sentences.owner.to(features.device), features)
+        return F.normalize(total, dim=-1)
+
+    def _tokenize(
         self,
         class_names: Sequence[str],
         templates: Sequence[str],
         synonyms: Mapping[str, Sequence[str]],
-    ) -> Tensor:
-        device = self.ln_final.weight.device
-        sentences, owner = [], []
-        for index, name in enumerate(class_names):
-            for word in (name, *synonyms.get(name, ())):
-                texts = [word] if self.prompts is not None else [t.format(word) for t in templates]
-                sentences += texts
-                owner += [index] * len(texts)
-        tokens = self._tokenize(sentences).to(device)
-        owner = torch.tensor(owner, device=device)
-        # Small, and its result must not depend on the precision of what asked first.
-        with torch.autocast(device.type, enabled=False):
-            features = torch.cat([self.encode(chunk) for chunk in tokens.split(_BATCH)])
-            features = F.normalize(features, dim=-1)
-            total = features.new_zeros(len(class_names), features.shape[1])
-            return F.normalize(total.index_add(0, owner, features), dim=-1)
-
-    def _tokenize(self, sentences: list[str]) -> Tensor:
-        """Token ids (N, context), with room for the prompts behind the first."""
-        tokens = self.tokenizer(sentences)
+    ) -> ClassTokens:
+        """Token ids (N, context) of all sentences, with room for the prompts behind the first."""
         if self.prompts is None:
-            return tokens
+            return class_tokens(self.tokenizer, class_names, templates, synonyms)
+        tokens, owner = class_tokens(self.tokenizer, class_names, None, synonyms)
         room = self._prompt_ids.expand(len(tokens), -1)
         longest = int(tokens.argmax(dim=1).max()) + 1 + room.shape[1]
         if longest > tokens.shape[1]:
@@ -186,4 +237,21 @@ class TextEncoder(nn.Module):
                 f"MODEL.TEXT_PROMPTS.LENGTH is {room.shape[1]}: with the longest class name that "
                 f"makes {longest} tokens, the tower takes {tokens.shape[1]}; shorten the prompt"
             )
-        return torch.cat([tokens[:, :1], room, tokens[:, 1 : tokens.shape[1] - room.shape[1]]], 1)
+        with_room = [tokens[:, :1], room, tokens[:, 1 : tokens.shape[1] - room.shape[1]]]
+        return ClassTokens(torch.cat(with_room, dim=1), owner)
+
+
+def _remembered(cache: OrderedDict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
+    """What ``cache`` has for a key, made if it has nothing; what was not used for longest goes."""
+    if key not in cache:
+        cache[key] = make()
+        while len(cache) > _VOCABULARIES:
+            cache.popitem(last=False)
+    cache.move_to_end(key)
+    return cache[key]
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)

@@ -110,7 +110,12 @@ def examine(cfg: CfgNode, number: int) -> list[Panels]:
 def _teacher(cfg: CfgNode) -> Teacher:
     """CLIP's image tower for images in 0..255."""
     clip = cfg.MODEL.CLIP
-    towers = build_clip_towers(clip.NAME, clip.PRETRAINED, dense_tokens=clip.DENSE_TOKENS)
+    towers = build_clip_towers(
+        clip.NAME,
+        clip.PRETRAINED,
+        quick_gelu=clip.QUICK_GELU,
+        dense_tokens=clip.DENSE_TOKENS,
+    )
     return Teacher(
         towers.image,
         pixel_mean=towers.pixel_mean,

@@ -171,7 +171,7 @@ class Pretraining:
         if state["recipe"] != asdict(self.recipe):
             raise ZssError(
                 f"{path}: an unfinished run with other settings, {state['recipe']}; repeat those "
-                "or delete the file"
+                "or move the file away"
             )
         self.clip.load_state_dict(state["clip"])
         self.readout.load_state_dict(state["readout"])
