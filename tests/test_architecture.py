@@ -7,7 +7,10 @@ import pytest
 from tests.conftest import ROOT
 
 # A package may import from those that stand before it.
-ORDER = ("errors", "config", "data", "clip", "modeling", "evaluation", "engine", "tools")
+ORDER = (
+    *("errors", "config_rules", "config", "data", "clip", "modeling", "evaluation", "engine"),
+    "tools",
+)
 PACKAGE = ROOT / "zss_d2"
 
 

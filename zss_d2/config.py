@@ -7,23 +7,17 @@ as data, so a new method needs no change here.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
 
+from zss_d2.config_rules import check_effects, check_values, value_of
 from zss_d2.errors import ZssError
 
 _METHODS = Path(__file__).parent / "modeling" / "methods"
-
-SETTINGS = ("inductive", "supervised")
-TRAIN_IMAGES = ("all", "without_unseen")
-PREDICTIONS = ("none", "png", "json")
-DENSE_TOKENS = ("tokens", "value", "value_residual")
-LOSSES = ("nel", "softmax")
-IGNORED = ("masked", "negatives")
-TEXT_ADAPTERS = ("descriptor", "none")
-AUTOCAST = ("", "bfloat16")
 
 
 def add_zss_config(cfg: CN) -> None:
@@ -34,34 +28,47 @@ def add_zss_config(cfg: CN) -> None:
     _add_test_config(cfg)
 
 
-def validate_config(cfg: CN) -> None:
-    """Raise `ZssError` for values that are legal yaml but can only be mistakes."""
-    for key, value, known in (
-        ("ZERO_SHOT.SETTING", cfg.ZERO_SHOT.SETTING, SETTINGS),
-        ("ZERO_SHOT.TRAIN_IMAGES", cfg.ZERO_SHOT.TRAIN_IMAGES, TRAIN_IMAGES),
-        ("MODEL.AUTOCAST", cfg.MODEL.AUTOCAST, AUTOCAST),
-        ("MODEL.CLIP.DENSE_TOKENS", cfg.MODEL.CLIP.DENSE_TOKENS, DENSE_TOKENS),
-        ("MODEL.LOSS.NAME", cfg.MODEL.LOSS.NAME, LOSSES),
-        ("MODEL.LOSS.IGNORED", cfg.MODEL.LOSS.IGNORED, IGNORED),
-        ("MODEL.TEXT_ADAPTER.NAME", cfg.MODEL.TEXT_ADAPTER.NAME, TEXT_ADAPTERS),
-        ("TEST.PREDICTIONS", cfg.TEST.PREDICTIONS, PREDICTIONS),
-    ):
-        if value not in known:
-            raise ZssError(f"{key} is {value!r}; use one of {', '.join(map(repr, known))}")
-    if cfg.INPUT.FORMAT != "RGB":
-        raise ZssError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; CLIP towers expect 'RGB'")
+def default_config() -> CN:
+    """Detectron2's config with the keys of zss_d2, all at their defaults."""
+    cfg = get_cfg()
+    add_zss_config(cfg)
+    return cfg
+
+
+def validate_config(cfg: CN, given: Collection[str] = ()) -> None:
+    """Raise `ZssError` for what is legal yaml but can only be a mistake.
+
+    Values out of range, keys that have no effect (`zss_d2.config_rules`), keys that exclude each
+    other.
+
+    Args:
+        given: dotted keys that somebody names for this very run.
+    """
+    check_values(cfg)
+    check_effects(cfg, default_config(), given)
     if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
         raise ZssError(f"INPUT.CROP.TYPE is {cfg.INPUT.CROP.TYPE!r}; use 'absolute' (px)")
-    for key, value, least in (
-        ("TEST.SLIDE.CROP", cfg.TEST.SLIDE.CROP, 1),
-        ("TEST.SLIDE.STRIDE", cfg.TEST.SLIDE.STRIDE, 1),
-        ("TEST.SLIDE.BATCH", cfg.TEST.SLIDE.BATCH, 1),
-        ("TEST.MAX_SCORES_MIB", cfg.TEST.MAX_SCORES_MIB, 0),
+    for low, high in (
+        ("SOLVER.MIN_LR", "SOLVER.BASE_LR"),
+        ("TEST.SLIDE.STRIDE", "TEST.SLIDE.CROP"),
+        ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
     ):
-        if value < least:
-            raise ZssError(f"{key} is {value}; use {least} or more")
-    if not cfg.TEST.SCALES or min(cfg.TEST.SCALES) <= 0:
-        raise ZssError(f"TEST.SCALES is {tuple(cfg.TEST.SCALES)}; name factors above 0")
+        if value_of(cfg, low) > value_of(cfg, high):
+            raise ZssError(
+                f"{low} is {value_of(cfg, low)}, above {high}, {value_of(cfg, high)}; lower it"
+            )
+    if cfg.INPUT.SCALE_RANGE[0] > cfg.INPUT.SCALE_RANGE[1]:
+        raise ZssError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; give the smaller one first")
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.AUTOCAST:
+        raise ZssError(
+            f"SOLVER.AMP.ENABLED is True and MODEL.AUTOCAST {cfg.MODEL.AUTOCAST!r}; only one of "
+            "them can choose the precision, turn the other off"
+        )
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ZssError(
+            f"SOLVER.AMP.ENABLED needs a GPU and MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; use "
+            "MODEL.AUTOCAST bfloat16, which works on any device"
+        )
 
 
 def _add_data_config(cfg: CN) -> None:
@@ -85,8 +92,17 @@ def _add_data_config(cfg: CN) -> None:
     cfg.INPUT.CROP.TYPE = "absolute"
     # A crop in which one class covers more than this share of the labelled pixels is drawn again.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    # Pad training images that are smaller to CROP.SIZE, always; otherwise to the largest of their
+    # batch. The padding is the mean colour and unlabelled.
+    cfg.INPUT.CROP.PAD = False
     # Photometric distortion: brightness, contrast, saturation and hue, each with probability 0.5.
     cfg.INPUT.COLOR_AUG = True
+    # Its arithmetic. detectron2: brightness scales, contrast is around the mean, saturation around
+    # grey. mmsegmentation: brightness adds, contrast scales, saturation is that of HSV.
+    cfg.INPUT.COLOR_STYLE = "detectron2"
+    # Resize training and test images with antialiasing, as Detectron2 (Pillow) does, or without,
+    # as mmsegmentation (OpenCV) does.
+    cfg.INPUT.ANTIALIAS = True
 
 
 def _add_model_config(cfg: CN) -> None:
@@ -94,8 +110,9 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.PIXEL_MEAN = []
     cfg.MODEL.PIXEL_STD = []
 
-    # "bfloat16": the network computes in it, on any device, losses and scores in single precision.
-    # Detectron2's SOLVER.AMP is the other way, float16 with scaled gradients on a GPU.
+    # "bfloat16": networks compute in it, on any device; similarities, losses, pseudo labels and
+    # scores are made in single precision. Detectron2's SOLVER.AMP is the other way to the same:
+    # float16 with scaled gradients, in training on a GPU only. Not both.
     cfg.MODEL.AUTOCAST = ""
     # Backend of torch.compile for the parts of the model, such as "inductor", which needs a C++
     # compiler; empty: off. The first steps, and the first image of a new size, then take longer.
@@ -106,10 +123,14 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "ViT-B-16"
     # A tag of open_clip (downloaded once), a file, or "" for random weights.
     cfg.MODEL.CLIP.PRETRAINED = "openai"
+    # Whether those weights were trained with QuickGELU: "true", "false", or "auto", as is known of
+    # them. Of some files nothing is, then GELU is used, with a warning (docs/clip.md).
+    cfg.MODEL.CLIP.QUICK_GELU = "auto"
     # What becomes of the last block's patch tokens: "tokens" (its output), "value" (its value
     # projection only, as MaskCLIP proposes), "value_residual" (that, the residual and the MLP).
     cfg.MODEL.CLIP.DENSE_TOKENS = "tokens"
-    # Sentences that a class name is put into; their embeddings are averaged per class.
+    # Sentences that a class name is put into; their embeddings are averaged per class. ZegCLIP's
+    # for VOC has no full stop, and is TEMPLATE_SET "single".
     cfg.MODEL.CLIP.TEMPLATES = ["a photo of a {}."]
     # A set of sentences to use instead: "single", "coco15" or "imagenet80" (clip/templates.py).
     cfg.MODEL.CLIP.TEMPLATE_SET = ""
@@ -163,10 +184,15 @@ def _add_model_config(cfg: CN) -> None:
 
 
 def _add_solver_config(cfg: CN) -> None:
-    # lr(t) = MIN_LR + (BASE_LR - MIN_LR) * (1 - t / MAX_ITER) ** POLY_POWER, after linear warm-up.
+    # lr(t) = MIN_LR + (lr(0) - MIN_LR) * (1 - t / MAX_ITER) ** POLY_POWER after the warm-up, where
+    # lr(0) is BASE_LR times the factor of LR_FACTORS; MIN_LR is the same for all parameters.
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.POLY_POWER = 0.9
     cfg.SOLVER.MIN_LR = 1e-6
+    # The first WARMUP_ITERS iterations. linear: a straight line from WARMUP_FACTOR * lr(0) to where
+    # the decay is at their end. linear_factor: the decay times a factor that rises from
+    # WARMUP_FACTOR to 1, as mmcv has it. constant: WARMUP_FACTOR * lr(0).
+    cfg.SOLVER.WARMUP_METHOD = "linear"
     # [name, factor]: parameters whose qualified name starts with `name` learn at factor * BASE_LR.
     cfg.SOLVER.LR_FACTORS = []
 

@@ -7,15 +7,21 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import launch
 
-from zss_d2.config import add_zss_config, validate_config
+from zss_d2.config import default_config, validate_config
+from zss_d2.config_rules import check_effects, flatten
 from zss_d2.data.custom import register_custom
+from zss_d2.data.vocabulary import require_distinct_tests
 from zss_d2.errors import ZssError, user_message
+
+# Key of a config file that names the one it stands on.
+BASE_KEY = "_BASE_"
 
 
 def load_config(args: argparse.Namespace) -> CfgNode:
@@ -24,19 +30,30 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         ZssError: missing file, unknown key, value of another type, impossible setting.
     """
-    cfg = get_cfg()
-    add_zss_config(cfg)
+    cfg = default_config()
     if args.config_file:
         if not os.path.isfile(args.config_file):
             raise ZssError(f"config file {args.config_file} does not exist; see configs/")
         # Upstream's default would run python code that a yaml file names.
         merge = functools.partial(cfg.merge_from_file, allow_unsafe=False)
         _merge(merge, args.config_file, args.config_file)
+        # What the command line turns off below had its effect in the file.
+        check_effects(cfg, default_config(), _own_keys(args.config_file))
     _merge(cfg.merge_from_list, args.opts, "command line")
-    validate_config(cfg)
+    validate_config(cfg, given=args.opts[::2])
     register_custom(cfg.DATASETS.CUSTOM)
+    require_distinct_tests(cfg.DATASETS.TEST)
     cfg.freeze()
     return cfg
+
+
+def _own_keys(config_file: str) -> set[str]:
+    """Dotted keys that a config file names on top of the one it stands on.
+
+    None for a file that stands alone, such as the ``config.yaml`` of a run, which has every key.
+    """
+    content = yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}
+    return set(flatten(content)) if BASE_KEY in content else set()
 
 
 def cpu_cores() -> int:
@@ -105,4 +122,7 @@ def _merge(merge: Callable, source: object, name: str) -> None:
         merge(source)
     except (KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        raise ZssError(f"{name}: {reason}") from error
+        remedy = ""
+        if "Type mismatch" in str(reason):
+            remedy = "; write 1.0 where the default has decimals, and quotes around text"
+        raise ZssError(f"{name}: {reason}{remedy}") from error
