@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 from torch.nn import functional as F
 
 from tests.modeling.method_tester import MethodTester, batch
+from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.zegclip.decoder import TextQueryDecoder
 
 
@@ -27,6 +28,8 @@ class TestZegCLIPAsReleased(MethodTester):
 
 def decoder(**changes) -> TextQueryDecoder:
     settings = {"dim": 8, "num_layers": 3, "num_heads": 2, "ffn_dim": 16, "dropout": 0.0}
+    # Layers that differ.
+    settings["init_std"] = 0.3
     return TextQueryDecoder(**settings | changes).eval()
 
 
@@ -77,6 +80,40 @@ def test_the_attention_map_is_a_distribution_over_tokens():
 def test_dense_tokens_count_by_their_direction_alone():
     model, dense, classes = decoder(), torch.randn(1, 8, 3, 4), torch.randn(1, 5, 8)
     torch.testing.assert_close(model([7 * dense], classes), model([dense], classes))
+
+
+def test_the_released_start():
+    """No initialisation is called: torch's own, and every layer a copy of the first."""
+    layers = decoder(dim=512, num_heads=8, ffn_dim=2048, init_std=0.0).layers
+    first = layers[0].state_dict()
+    for layer in layers[1:]:
+        assert all(torch.equal(value, first[key]) for key, value in layer.state_dict().items())
+        assert layer.attention.q.weight is not layers[0].attention.q.weight
+    for name, channels in {
+        **dict.fromkeys(("attention.q", "attention.k", "attention.v", "attention.out"), 512),
+        "ffn.0": 512,
+        "ffn.3": 2048,
+    }.items():
+        # Uniform up to the root of one over the channels that come in, weights and biases.
+        bound = channels**-0.5
+        for tensor in (first[f"{name}.weight"], first[f"{name}.bias"]):
+            assert bound * 0.95 < tensor.abs().max() <= bound, name
+        assert first[f"{name}.weight"].std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+    stds = [round(first[f"{name}.weight"].std().item(), 4) for name in ("attention.q", "ffn.3")]
+    assert stds == [0.0255, 0.0128]
+
+
+def test_a_chosen_start():
+    layers = decoder(dim=128, init_std=0.1).layers
+    linears = [m for m in layers.modules() if isinstance(m, torch.nn.Linear)]
+    assert all(m.weight.std().item() == pytest.approx(0.1, rel=0.1) for m in linears)
+    assert not any(m.bias.any() for m in linears)
+    assert not torch.equal(layers[0].attention.q.weight, layers[1].attention.q.weight)
+
+
+def test_an_impossible_start_is_an_error():
+    with pytest.raises(ZssError, match=r"MODEL.ZEGCLIP.INIT_STD is -0.1; give 0 or more"):
+        decoder(init_std=-0.1)
 
 
 @pytest.mark.slow

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import LRMultiplier, WarmupParamScheduler, get_default_optimizer_params
+from detectron2.solver import WarmupParamScheduler, get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from zss_d2.errors import ZssError
 
+logger = logging.getLogger(__name__)
+
+WARMUP_METHODS = ("linear", "linear_factor", "constant")
+
 
 class PolyWithFloor(ParamScheduler):
-    """floor + (1 - floor) * (1 - t) ** power, as a multiple of the base learning rate."""
+    """floor + (1 - floor) * (1 - t) ** power, as a multiple of the initial learning rate."""
 
     def __init__(self, power: float, floor: float):
         self.power = power
@@ -23,6 +30,63 @@ class PolyWithFloor(ParamScheduler):
 
     def __call__(self, where: float) -> float:
         return self.floor + (1 - self.floor) * (1 - where) ** self.power
+
+
+class FactorWarmup(ParamScheduler):
+    """Another schedule times a factor that rises linearly from ``factor`` to 1.
+
+    ``length`` is how long that takes, as a fraction of training; it may be longer than training.
+    """
+
+    def __init__(self, schedule: ParamScheduler, factor: float, length: float):
+        self.schedule = schedule
+        self.factor = factor
+        self.length = length
+
+    def __call__(self, where: float) -> float:
+        rise = where / self.length if where < self.length else 1.0
+        return self.schedule(where) * (self.factor + (1 - self.factor) * rise)
+
+
+class GroupwiseLR(LRScheduler):
+    """Gives each parameter group a schedule of its own; step once per iteration.
+
+    Its state is that of Detectron2's ``LRMultiplier``, which has one schedule for all groups, and a
+    mark; the schedules themselves come from the config.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[float], ParamScheduler],
+        max_iter: int,
+    ):
+        """
+        Args:
+            schedule: initial learning rate of a group -> multiples of it over 0..1.
+            max_iter: iterations of the whole training.
+        """
+        self._schedule = schedule
+        self._max_iter = max_iter
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        where = self.last_epoch / self._max_iter
+        return [rate * self._schedule(rate)(where) for rate in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Initial rates and the iteration."""
+        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch, "groupwise": True}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Also takes the state of an ``LRMultiplier``, with a warning if its rates differ."""
+        self.base_lrs, self.last_epoch = state_dict["base_lrs"], state_dict["last_epoch"]
+        base_lr = self.optimizer.defaults["lr"]
+        if "groupwise" not in state_dict and any(rate != base_lr for rate in self.base_lrs):
+            logger.warning(
+                "This run began with an earlier version, in which SOLVER.LR_FACTORS applied to "
+                "SOLVER.MIN_LR too; from here on rates fall to MIN_LR itself"
+            )
 
 
 def lr_factor(factors: Sequence[tuple[str, float]]) -> Callable[[str], float]:
@@ -56,19 +120,34 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
 
-def build_lr_scheduler(
-    cfg: CfgNode, optimizer: torch.optim.Optimizer
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Polynomial decay to `SOLVER.MIN_LR` with warm-up, stepped every iteration."""
-    if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Polynomial decay of every group to the one `SOLVER.MIN_LR`, with warm-up.
+
+    Raises:
+        ZssError: another schedule or warm-up; a group that would not start above its end.
+    """
+    solver = cfg.SOLVER
+    for key, value, known in (
+        ("LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, ("WarmupPolyLR",)),
+        ("WARMUP_METHOD", solver.WARMUP_METHOD, WARMUP_METHODS),
+    ):
+        if value not in known:
+            raise ZssError(f"SOLVER.{key} is {value!r}; use {', '.join(map(repr, known))}")
+    lowest = min(group["lr"] for group in optimizer.param_groups)
+    if lowest <= 0 or lowest < solver.MIN_LR:
         raise ZssError(
-            f"SOLVER.LR_SCHEDULER_NAME is {cfg.SOLVER.LR_SCHEDULER_NAME!r}; "
-            "use 'WarmupPolyLR', the only one"
+            f"SOLVER.BASE_LR {solver.BASE_LR:g} and LR_FACTORS start some parameters at the "
+            f"learning rate {lowest:g}; all must start above 0 and not below SOLVER.MIN_LR "
+            f"({solver.MIN_LR:g}): raise the rate or the factor, or lower MIN_LR"
         )
-    schedule = WarmupParamScheduler(
-        PolyWithFloor(cfg.SOLVER.POLY_POWER, cfg.SOLVER.MIN_LR / cfg.SOLVER.BASE_LR),
-        cfg.SOLVER.WARMUP_FACTOR,
-        min(cfg.SOLVER.WARMUP_ITERS / cfg.SOLVER.MAX_ITER, 1.0),
-        cfg.SOLVER.WARMUP_METHOD,
-    )
-    return LRMultiplier(optimizer, schedule, max_iter=cfg.SOLVER.MAX_ITER)
+    length = solver.WARMUP_ITERS / solver.MAX_ITER
+
+    def schedule(rate: float) -> ParamScheduler:
+        decay = PolyWithFloor(solver.POLY_POWER, solver.MIN_LR / rate)
+        if solver.WARMUP_METHOD == "linear_factor":
+            return FactorWarmup(decay, solver.WARMUP_FACTOR, length)
+        return WarmupParamScheduler(
+            decay, solver.WARMUP_FACTOR, min(length, 1.0), solver.WARMUP_METHOD
+        )
+
+    return GroupwiseLR(optimizer, schedule, max_iter=solver.MAX_ITER)

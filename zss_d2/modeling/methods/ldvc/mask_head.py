@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
-from zss_d2.modeling.attention import CrossAttention
+from zss_d2.modeling.attention import CrossAttention, dot_products
 
 
 class CosineHead(nn.Module):
@@ -25,7 +25,7 @@ class CosineHead(nn.Module):
 
     def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
         """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
-        cosine = F.normalize(classes, dim=-1) @ F.normalize(visual, dim=-1).transpose(1, 2)
+        cosine = dot_products(F.normalize(classes, dim=-1), F.normalize(visual, dim=-1))
         return cosine * torch.exp(-self.log_temperature) + self.bias
 
 
@@ -51,7 +51,7 @@ class DotHead(nn.Module):
 
     def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
         """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
-        return classes @ visual.transpose(1, 2)
+        return dot_products(classes, visual)
 
 
 def build_mask_head(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
-from zss_d2.modeling.attention import split_heads
+from zss_d2.modeling.attention import check_heads, split_heads
 
 
 def to_windows(tokens: Tensor, windows: int) -> Tensor:
@@ -69,9 +69,10 @@ class RouteAttention(nn.Module):
                 result, which lets position matter; 0 for none.
 
         Raises:
-            ZssError: the kernel size is even.
+            ZssError: the kernel size is even, or the heads do not divide the channels.
         """
         super().__init__()
+        check_heads(num_heads, dim)
         if lepe and lepe % 2 == 0:
             raise ZssError(f"MODEL.LDVC.ROUTE_LEPE is {lepe}; give 0 or an odd kernel size")
         self.num_heads = num_heads

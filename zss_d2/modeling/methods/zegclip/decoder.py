@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.errors import ZssError
 from zss_d2.modeling.attention import CrossAttention
 
 
@@ -45,18 +46,28 @@ class TextQueryDecoder(nn.Module):
         ffn_dim: int,
         dropout: float,
         query_norm: bool = False,
-        init_std: float = 0.02,
+        init_std: float = 0.0,
     ):
         """
         Args:
             num_layers, num_heads, ffn_dim, dropout: of the decoder.
             query_norm: a LayerNorm on the queries that enter a layer.
-            init_std: standard deviation that all weights are drawn with.
+            init_std: standard deviation that all weights are drawn with, biases being 0; 0: layers
+                start as torch's own do, each a copy of the first.
+
+        Raises:
+            ZssError: the standard deviation is negative.
         """
         super().__init__()
         self.layers = nn.ModuleList(
             TextQueryLayer(dim, num_heads, ffn_dim, dropout, query_norm) for _ in range(num_layers)
         )
+        if init_std < 0:
+            raise ZssError(f"MODEL.ZEGCLIP.INIT_STD is {init_std}; give 0 or more")
+        if init_std == 0:
+            for layer in self.layers[1:]:
+                layer.load_state_dict(self.layers[0].state_dict())
+            return
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=init_std)

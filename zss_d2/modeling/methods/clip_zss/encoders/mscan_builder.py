@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.encoders.mscan import MSCAN, SIZES, STAGES
+from zss_d2.modeling.methods.clip_zss.encoders.weights import (
+    bare_names,
+    load_matching,
+    read_weights,
+    start_of,
+)
 
 # Of a block: published name -> ours. Strip n is a pair of convolutions, conv<n>_1 and conv<n>_2.
 _BLOCK_NAMES = {
@@ -36,7 +38,7 @@ _BLOCK_NAMES = {
     "norm2": "norms.1",
 }
 _BLOCK = re.compile(r"block(\d)\.(\d+)\.(.+)\.(\w+)")
-_LAYER_SCALE = re.compile(r"block(\d)\.(\d+)\.layer_scale_1")
+_LAYER_SCALE = re.compile(r"block(\d)\.(\d+)\.layer_scale_[12]")
 _STEM = re.compile(r"patch_embed1\.proj\.(.+)")
 _DOWNSAMPLE = re.compile(r"patch_embed(\d)\.(proj|norm)\.(\w+)")
 _STAGE_NORM = re.compile(r"norm(\d)\.(\w+)")
@@ -47,7 +49,7 @@ def build_mscan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MSCAN:
     """The MSCAN of ``cfg.MODEL.CLIP_ZSS.ENCODER``.
 
     Raises:
-        ZssError: no such size or stage.
+        ZssError: no such size or stage, or weights that cannot be had.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
     if encoder.NAME not in SIZES:
@@ -61,10 +63,15 @@ def build_mscan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MSCAN:
             f"MODEL.CLIP_ZSS.ENCODER.OUT_FEATURES names {sorted(unknown)}; MSCAN has "
             f"{', '.join(STAGES)}"
         )
+    if encoder.PRETRAINED:
+        raise ZssError(
+            "MODEL.CLIP_ZSS.ENCODER.PRETRAINED is True, but no weights of MSCAN can be downloaded; "
+            "set it False and ENCODER.WEIGHTS to a file, such as SegNeXt's mscan_b.pth"
+        )
     model = MSCAN(SIZES[encoder.NAME], encoder.OUT_FEATURES or STAGES, encoder.NORM)
-    # The checkpoint of a trained student has its own weights.
-    if encoder.WEIGHTS and cfg.MODEL.CLIP_ZSS.TEACHER:
-        load_mscan_weights(model, encoder.WEIGHTS)
+    _, path = start_of(cfg)
+    if path:
+        load_mscan_weights(model, path)
     return model
 
 
@@ -74,51 +81,39 @@ def load_mscan_weights(model: MSCAN, path: str) -> None:
     Raises:
         ZssError: the file is missing, unreadable, or of another model.
     """
-    try:
-        state = our_names(_read(path), {i: len(getattr(model, f"stage{i}")) for i in range(1, 5)})
-        model.load_state_dict(state)
-    except (OSError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise ZssError(
-            f"MODEL.CLIP_ZSS.ENCODER.WEIGHTS {path!r} cannot be loaded: {error}; give weights of "
-            "MSCAN in the size of ENCODER.NAME, with ENCODER.NORM BN or SyncBN for SegNeXt's own"
-        ) from error
+    lengths = {number: len(getattr(model, f"stage{number}")) for number in range(1, 5)}
+    load_matching(
+        model,
+        [our_names(bare_names(read_weights(path)), lengths)],
+        path,
+        remedy="give MSCAN's of size NAME (NORM BN or SyncBN for SegNeXt's)",
+    )
 
 
 def our_names(published: Mapping[str, Tensor], lengths: Mapping[int, int]) -> dict[str, Tensor]:
-    """Rename the tensors of a published file; what has our names already stays.
+    """Rename the tensors of a published file; what is no tensor of such a file stays.
 
     Args:
-        published: name -> tensor; the classifier ``head`` is dropped.
+        published: name -> tensor.
         lengths: stage -> number of its modules, the norm at its end included.
     """
     state = {}
     for name, value in published.items():
         if match := _LAYER_SCALE.fullmatch(name):
-            other = published[name.removesuffix("1") + "2"]
-            stage, block = match.groups()
-            state[f"stage{stage}.{int(block) + 1}.scales"] = torch.stack([value, other])[
-                ..., None, None
-            ]
-        elif name.endswith("layer_scale_2") or name.startswith("head."):
-            continue
+            pair = [published.get(f"{name[:-1]}{number}") for number in (1, 2)]
+            if None not in pair and pair[0].shape == pair[1].shape:
+                name = f"stage{match[1]}.{int(match[2]) + 1}.scales"
+                value = torch.stack(pair)[..., None, None]
         elif match := _BLOCK.fullmatch(name):
             stage, block, part, tensor = match.groups()
-            state[f"stage{stage}.{int(block) + 1}.{_BLOCK_NAMES[part]}.{tensor}"] = value
+            if part in _BLOCK_NAMES:
+                name = f"stage{stage}.{int(block) + 1}.{_BLOCK_NAMES[part]}.{tensor}"
         elif match := _STEM.fullmatch(name):
-            state[f"stage1.0.{match[1]}"] = value
+            name = f"stage1.0.{match[1]}"
         elif match := _DOWNSAMPLE.fullmatch(name):
             stage, part, tensor = match.groups()
-            state[f"stage{stage}.0.{('proj', 'norm').index(part)}.{tensor}"] = value
-        elif match := _STAGE_NORM.fullmatch(name):
-            stage, tensor = int(match[1]), match[2]
-            state[f"stage{stage}.{lengths[stage] - 1}.{tensor}"] = value
-        else:
-            state[name] = value
+            name = f"stage{stage}.0.{('proj', 'norm').index(part)}.{tensor}"
+        elif (match := _STAGE_NORM.fullmatch(name)) and int(match[1]) in lengths:
+            name = f"stage{match[1]}.{lengths[int(match[1])] - 1}.{match[2]}"
+        state[name] = value
     return state
-
-
-def _read(path: str) -> Mapping[str, Tensor]:
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content.get("state_dict", content)

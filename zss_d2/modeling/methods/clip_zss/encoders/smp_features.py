@@ -9,6 +9,13 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from zss_d2.errors import ZssError
+from zss_d2.modeling.methods.clip_zss.encoders.weights import (
+    bare_names,
+    first_line,
+    load_matching,
+    read_weights,
+    start_of,
+)
 
 # Large enough for the coarsest pooling of any architecture, px.
 _PROBE_SIDE = 256
@@ -42,20 +49,47 @@ def build_smp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SmpFeatures:
     """The model ``<architecture>/<encoder>`` of ``cfg.MODEL.CLIP_ZSS.ENCODER.NAME``.
 
     Raises:
-        ZssError: the package is missing, the name is unknown, or weights cannot be had.
+        ZssError: the package is missing, the name is unknown, weights cannot be had, or maps are
+            chosen of which there is but one.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
+    if encoder.OUT_FEATURES:
+        raise ZssError(
+            f"MODEL.CLIP_ZSS.ENCODER.OUT_FEATURES is {list(encoder.OUT_FEATURES)}, but models of "
+            "segmentation_models_pytorch give one map, that of their decoder; set it to '[]'"
+        )
     architecture, _, encoder_name = encoder.NAME.partition("/")
-    pretrained = encoder.PRETRAINED and cfg.MODEL.CLIP_ZSS.TEACHER
+    pretrained, path = start_of(cfg)
     try:
         # Only who uses it pays for its import.
         import segmentation_models_pytorch as smp
 
         weights = "imagenet" if pretrained else None
-        return SmpFeatures(smp.create_model(architecture, encoder_name, encoder_weights=weights))
+        model = smp.create_model(architecture, encoder_name, encoder_weights=weights)
+        backbone = SmpFeatures(model)
     except Exception as error:  # smp lets errors of several libraries through
         raise ZssError(
             f"MODEL.CLIP_ZSS.ENCODER.NAME {encoder.NAME!r} (PRETRAINED {pretrained}) cannot be "
-            f"built: {error}; name '<architecture>/<encoder>' of segmentation_models_pytorch such "
-            "as 'segformer/mit_b2', or set PRETRAINED False"
+            f"built: {first_line(error)}; name '<architecture>/<encoder>' of "
+            "segmentation_models_pytorch such as 'segformer/mit_b2', or set PRETRAINED False"
         ) from error
+    if path:
+        load_smp_weights(backbone, path)
+    return backbone
+
+
+def load_smp_weights(backbone: SmpFeatures, path: str) -> None:
+    """Load a file of the whole model (encoder and decoder) or of its encoder alone.
+
+    Raises:
+        ZssError: the file is missing, unreadable, or of another model.
+    """
+    state = read_weights(path)
+    bare = bare_names(state)
+    whole = any(name.startswith("decoder.") for name in bare)
+    load_matching(
+        backbone if whole else backbone.encoder,
+        [state, bare],
+        path,
+        remedy="give one of the model of ENCODER.NAME or its encoder",
+    )

@@ -77,7 +77,7 @@ def build_student(cfg: CfgNode, dim: int) -> StudentEncoder:
     """``cfg.MODEL.BACKBONE.NAME`` and ``cfg.MODEL.CLIP_ZSS.ENCODER`` with ``dim`` channels out.
 
     Raises:
-        ZssError: an unknown norm or backbone.
+        ZssError: an unknown norm or backbone, or a key that the backbone does not read.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
     if encoder.NORM not in NORMS:
@@ -89,7 +89,21 @@ def build_student(cfg: CfgNode, dim: int) -> StudentEncoder:
             f"MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME!r}, which is not registered; use "
             "build_mscan_backbone, build_timm_backbone, build_smp_backbone or one of Detectron2's"
         )
+    _check_keys_are_read(cfg)
     # Not from PIXEL_MEAN, which may be empty here.
     backbone = build_backbone(cfg, ShapeSpec(channels=3))
     decoder = LightDecoder(backbone.output_shape(), encoder.CHANNELS, dim, encoder.NORM)
     return StudentEncoder(backbone, decoder)
+
+
+def _check_keys_are_read(cfg: CfgNode) -> None:
+    """Backbones of Detectron2 have keys of their own and do not know ours."""
+    name, encoder = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.CLIP_ZSS.ENCODER
+    if not BACKBONE_REGISTRY.get(name).__module__.startswith("detectron2."):
+        return
+    for key in ("PRETRAINED", "WEIGHTS", "OUT_FEATURES"):
+        if encoder[key]:
+            raise ZssError(
+                f"MODEL.CLIP_ZSS.ENCODER.{key} is {encoder[key]!r}, which {name} does not read; "
+                "leave it at its default and use Detectron2's keys"
+            )

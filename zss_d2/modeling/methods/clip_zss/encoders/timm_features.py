@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 import timm
 from detectron2.config import CfgNode
@@ -12,6 +13,13 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from zss_d2.errors import ZssError
+from zss_d2.modeling.methods.clip_zss.encoders.weights import (
+    bare_names,
+    first_line,
+    load_matching,
+    read_weights,
+    start_of,
+)
 
 
 class TimmFeatures(Backbone):
@@ -58,15 +66,17 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmFeatures:
         ZssError: unknown model, one without feature maps, or weights that cannot be had.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
-    # The checkpoint of a trained student has its own weights.
-    pretrained = encoder.PRETRAINED and cfg.MODEL.CLIP_ZSS.TEACHER
+    pretrained, path = start_of(cfg)
     try:
-        return TimmFeatures(_create(encoder.NAME, pretrained), encoder.OUT_FEATURES)
+        backbone = TimmFeatures(_create(encoder.NAME, pretrained), encoder.OUT_FEATURES)
     except Exception as error:  # timm lets errors of several libraries through
         raise ZssError(
             f"MODEL.CLIP_ZSS.ENCODER.NAME {encoder.NAME!r} (PRETRAINED {pretrained}) cannot be "
-            f"built: {error}; see timm.list_models(), or set PRETRAINED False"
+            f"built: {first_line(error)}; see timm.list_models(), or set PRETRAINED False"
         ) from error
+    if path:
+        load_timm_weights(backbone.model, encoder.NAME, path)
+    return backbone
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:
@@ -76,3 +86,33 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         return timm.create_model(name, dynamic_img_size=True, **options)
     except TypeError:
         return timm.create_model(name, **options)
+
+
+def load_timm_weights(features: nn.Module, name: str, path: str) -> None:
+    """Load a file of the whole model ``name``, timm's or one that timm converts, into its features.
+
+    Raises:
+        ZssError: the file is missing, unreadable, or of another model.
+    """
+    whole = timm.create_model(name)
+    state = read_weights(path)
+    load_matching(
+        features,
+        _readings(state, whole),
+        path,
+        others=whole.state_dict(),
+        remedy="give one of the timm model ENCODER.NAME",
+    )
+
+
+def _readings(state: Mapping[str, Tensor], whole: nn.Module) -> Iterator[Mapping[str, Tensor]]:
+    """The tensors as they are named, without prefixes, and as timm converts older files."""
+    bare = bare_names(state)
+    yield from (state, bare)
+    convert = getattr(sys.modules[type(whole).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return
+    try:
+        yield convert(dict(bare), whole)
+    except Exception:  # it takes for granted that the file is one of those it knows
+        return
