@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
@@ -25,13 +26,17 @@ def batch(*sizes: tuple[int, int]) -> list[dict]:
 
 
 class InferenceTester:
-    """Sizes, batches, vocabularies and checkpoints of one meta-architecture."""
+    """Sizes, batches, vocabularies and checkpoints of one meta-architecture, in both precisions."""
 
     overrides: tuple = ()
 
+    @pytest.fixture(params=["", "bfloat16"], ids=["single", "bfloat16"])
+    def cfg(self, request, make_cfg) -> CfgNode:
+        return make_cfg(*self.overrides, "MODEL.AUTOCAST", request.param)
+
     @pytest.fixture
-    def model(self, make_cfg) -> torch.nn.Module:
-        return build_model(make_cfg(*self.overrides))
+    def model(self, cfg) -> torch.nn.Module:
+        return build_model(cfg)
 
     @pytest.mark.parametrize("size", [(64, 64), (33, 70), (130, 17), (5, 5)])
     def test_any_image_size(self, model, size):
@@ -54,12 +59,12 @@ class InferenceTester:
             (result,) = model.eval()([{**item, "vocabulary": names}])
             assert result["sem_seg"].shape[0] == len(names)
 
-    def test_a_checkpoint_restores_the_model(self, model, make_cfg, tmp_path):
+    def test_a_checkpoint_restores_the_model(self, model, cfg, tmp_path):
         (item,) = batch((64, 64))
         expected = model.eval()([item])[0]["sem_seg"]
         ZeroShotCheckpointer(model, str(tmp_path)).save("weights")
         torch.manual_seed(1)
-        other = build_model(make_cfg(*self.overrides)).eval()
+        other = build_model(cfg).eval()
         assert not torch.equal(other([item])[0]["sem_seg"], expected)
         ZeroShotCheckpointer(other).load(str(tmp_path / "weights.pth"))
         assert torch.equal(other([item])[0]["sem_seg"], expected)
@@ -81,7 +86,9 @@ class MethodTester(InferenceTester):
         assert losses
         assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
         sum(losses.values()).backward()
-        learning = {name for name, p in model.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+        learning = set(gradients)
         assert {name.split(".")[0] for name in learning} == self.trained_prefixes
         torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0).step()
         after = model.state_dict()

@@ -10,10 +10,31 @@ from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
 from zss_d2.modeling.methods.ldvc.mask_head import build_mask_head
 
+TEXT_PROMPTS = ("MODEL.META_ARCHITECTURE", "LDVC", "MODEL.TEXT_PROMPTS.LENGTH", 4)
+
 
 class TestLDVC(MethodTester):
     overrides = ("MODEL.META_ARCHITECTURE", "LDVC")
     trained_prefixes = {"image_encoder", "descriptor", "decoder"}
+
+
+class TestLDVCWithTextPrompts(MethodTester):
+    """As ldvc_voc.yaml, ldvc_coco.yaml and ldvc_context.yaml have it."""
+
+    overrides = TEXT_PROMPTS
+    trained_prefixes = {"image_encoder", "text_encoder", "descriptor", "decoder"}
+
+    def test_class_embeddings_follow_the_prompts(self, model):
+        """An evaluation between two steps sees the prompts of that moment, not earlier ones."""
+        (item,) = batch((64, 64))
+        tokens = model.text_encoder.prompts.tokens
+        start, scores = tokens.detach().clone(), []
+        for state in (start, start + 1, start):
+            with torch.no_grad():
+                tokens.copy_(state)
+            scores.append(model.eval()([item])[0]["sem_seg"])
+        assert not torch.equal(scores[1], scores[0])
+        assert torch.equal(scores[2], scores[0])
 
 
 class TestLDVCWithEverySwitch(MethodTester):
@@ -192,3 +213,12 @@ def test_classes_stay_anchors(make_cfg):
     model(batch((64, 64)))
     assert len(seen) == len(model.decoder.layers) > 1
     assert all(classes is seen[0] for classes in seen)
+
+
+def test_of_the_text_tower_only_the_prompts_learn(make_cfg):
+    model = build_model(make_cfg(*TEXT_PROMPTS)).train()
+    sum(model(batch((64, 64))).values()).backward()
+    of_text = {name for name, p in model.named_parameters() if name.startswith("text_encoder")}
+    learning = {name for name in of_text if model.get_parameter(name).grad is not None}
+    assert learning == {"text_encoder.prompts.tokens"} < of_text
+    assert model.text_encoder.prompts.tokens.grad.abs().amax(dim=(1, 2)).min() > 0  # every layer

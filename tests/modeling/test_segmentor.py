@@ -26,6 +26,9 @@ class ChannelModel(ZeroShotSegmentor):
         pooled = torch.nn.functional.avg_pool2d(images, 4)
         return pooled[:, [self.CHANNEL[name] for name in class_names]]
 
+    def training_outputs(self, images):
+        return images
+
     def losses(self, images, targets):
         self.seen_targets = targets
         return {"loss": images.mean()}
@@ -189,3 +192,37 @@ def test_damaged_weights_are_named():
 
 def test_statistics_move_with_the_model_but_stay_out_of_checkpoints():
     assert not model().state_dict()
+
+
+def test_training_on_void_alone_is_said_and_then_refused(caplog):
+    segmentor = model().train()
+    void = item(8, 8, sem_seg=torch.full((8, 8), IGNORE), file_name="a.png")
+    segmentor([void])
+    assert "a.png and the rest of its batch: no pixel is labelled" in caplog.text
+    with pytest.raises(ZssError, match="no pixel is labelled .* in the first 20 batches"):
+        for _ in range(19):
+            segmentor([void])
+
+
+def test_void_batches_after_labels_are_no_fault():
+    segmentor = model().train()
+    void = item(8, 8, sem_seg=torch.full((8, 8), IGNORE))
+    segmentor([void])
+    segmentor([void, item(8, 8, sem_seg=torch.full((8, 8), 1))])
+    for _ in range(30):
+        segmentor([void])
+
+
+def test_training_images_are_padded_to_the_least_size():
+    """With the mean colour, which is 0 once normalised, and without labels."""
+    segmentor = model(train_size=(16, 12)).train()
+    outputs = []
+    segmentor.training_outputs = lambda images: outputs.append(images) or images
+    labels = torch.ones(8, 20, dtype=torch.int64)
+    segmentor([item(8, 20, sem_seg=labels)])
+    (images,) = outputs
+    assert images.shape == (1, 3, 16, 20)
+    assert (images[..., 8:, :] == 0).all()
+    assert (segmentor.seen_targets[0, :8] != IGNORE).all()
+    assert (segmentor.seen_targets[0, 8:] == IGNORE).all()
+    assert segmentor.eval()([item(8, 20)])[0]["sem_seg"].shape == (4, 8, 20)

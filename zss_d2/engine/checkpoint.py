@@ -13,14 +13,21 @@ from detectron2.checkpoint import DetectionCheckpointer
 from zss_d2.data.files import write_atomic
 from zss_d2.errors import ZssError
 
+IDENTITY = "identity"
+
 
 class ZeroShotCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer; a killed run leaves the old file, a wrong file is an error."""
+    """Detectron2's checkpointer; a killed run leaves the old file, a wrong file is an error.
+
+    A checkpoint also holds what its weights stand for, `ZeroShotSegmentor.identity`.
+    """
 
     def save(self, name: str, **kwargs: Any) -> None:
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
+        if hasattr(self.model, IDENTITY):
+            data[IDENTITY] = self.model.identity()
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", target)
@@ -45,15 +52,18 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        """Tensors and plain values only: no code of a file runs, whatever its suffix."""
         try:
-            return super()._load_file(filename)
+            content = torch.load(filename, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ZssError(
                 f"checkpoint {filename} cannot be read ({reason}); it is damaged or no checkpoint"
             ) from error
+        return content if "model" in content else {"model": content}
 
     def _load_model(self, checkpoint: Any) -> Any:
+        self._adopt(checkpoint)
         incompatible = super()._load_model(checkpoint)
         shapes = [
             f"{key} is {tuple(found)} instead of {tuple(wanted)}"
@@ -73,3 +83,19 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
                     f"{keys[0]}; give the config it was trained with"
                 )
         return incompatible
+
+    def _adopt(self, checkpoint: dict[str, Any]) -> None:
+        if not hasattr(self.model, IDENTITY):
+            return
+        identity = checkpoint.pop(IDENTITY, None)
+        if identity is None:
+            self.logger.warning(
+                "Checkpoint %s does not say which classes, sentences and CLIP its weights stand "
+                "for; make sure that the config is that of its training",
+                self._loading,
+            )
+            return
+        try:
+            self.model.adopt(identity, checkpoint["model"])
+        except ZssError as error:
+            raise ZssError(f"{self._loading}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
@@ -21,6 +23,7 @@ from zss_d2.data.loader import build_train_loader
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.engine import optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
+from zss_d2.engine.random_streams import undisturbed
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
 from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
@@ -55,6 +58,14 @@ class ZeroShotTrainer(DefaultTrainer):
                 f"{error}; lower SOLVER.BASE_LR (now {self.cfg.SOLVER.BASE_LR}) or turn on "
                 f"SOLVER.CLIP_GRADIENTS, then go on from {self.cfg.OUTPUT_DIR} with --resume"
             ) from error
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's, but no evaluation is overtaken by the next before metrics are written."""
+        built = super().build_hooks()
+        for hook in built:
+            if isinstance(hook, PeriodicWriter):
+                hook._period = math.gcd(hook._period, self.cfg.TEST.EVAL_PERIOD)
+        return built
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -112,7 +123,10 @@ class ZeroShotTrainer(DefaultTrainer):
             checkpoint, iteration: file that the weights come from and how long they were trained;
                 found by themselves during training.
         """
-        results = super().test(cfg, model, evaluators)
+        share_buffers(model)
+        # In the middle of a training it must not change what the training draws next.
+        with undisturbed():
+            results = super().test(cfg, model, evaluators)
         names = cfg.DATASETS.TEST
         if names and comm.is_main_process():
             by_name = dict(results) if len(names) > 1 else {names[0]: results}
@@ -140,6 +154,19 @@ def wrap_for_processes(model: nn.Module) -> nn.Module:
         broadcast_buffers=False,
         find_unused_parameters=model.find_unused_parameters,
     )
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of the first one, which are those that checkpoints hold.
+
+    In training the statistics of batch norm are each process's own; tested with them, every process
+    would score its share of the images with another model.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.numel() > 0:
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def compile_parts(model: nn.Module, backend: str) -> None:

@@ -67,6 +67,7 @@ def protocol_of(cfg: CfgNode) -> dict[str, Any]:
         "setting": cfg.ZERO_SHOT.SETTING,
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,
+        "antialias": cfg.INPUT.ANTIALIAS,
         "slide": {"crop": slide.CROP, "stride": slide.STRIDE} if slide.ENABLED else None,
         "flip": cfg.TEST.FLIP,
         "scales": list(cfg.TEST.SCALES),
@@ -88,6 +89,8 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
         "flip" if protocol["flip"] else "no flip",
         f"scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}",
         f"seen bias {protocol['seen_bias']:g}",
+        # Runs of earlier versions do not say it; they all had it.
+        *([] if protocol.get("antialias", True) else ["no antialiasing"]),
     ]
     return ", ".join(parts)
 

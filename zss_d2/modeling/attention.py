@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.errors import ZssError
+from zss_d2.modeling.precision import in_single_precision
+
 
 class CrossAttention(nn.Module):
     """Multi-head attention of queries (B, N, C) over memory (B, M, C)."""
@@ -17,8 +20,12 @@ class CrossAttention(nn.Module):
             dropout: on the attention weights.
             identity_values: the result is a mean of the memory itself, by the weights averaged over
                 heads, so it stays in the memory's space.
+
+        Raises:
+            ZssError: ``num_heads`` does not divide ``dim``.
         """
         super().__init__()
+        check_heads(num_heads, dim)
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.dropout = dropout
@@ -28,10 +35,10 @@ class CrossAttention(nn.Module):
         )
 
     def scores(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """Scaled Q K^T before the softmax, averaged over heads (B, N, M)."""
+        """Scaled Q K^T before the softmax, averaged over heads (B, N, M), in single precision."""
         # The mean over heads of per-head products is one product over all channels.
         q = self.q(queries) * (self.scale / self.num_heads)
-        return q @ self.k(memory).transpose(1, 2)
+        return dot_products(q, self.k(memory))
 
     def weights(self, queries: Tensor, memory: Tensor) -> Tensor:
         """Attention weights, averaged over heads (B, N, M)."""
@@ -53,6 +60,22 @@ class CrossAttention(nn.Module):
 
     def _keys(self, memory: Tensor) -> Tensor:
         return split_heads(self.k(memory), self.num_heads)
+
+
+@in_single_precision
+def dot_products(queries: Tensor, keys: Tensor) -> Tensor:
+    """Queries (B, N, C) and keys (B, M, C) -> (B, N, M): masks, so not in half precision."""
+    return queries @ keys.transpose(1, 2)
+
+
+def check_heads(num_heads: int, dim: int) -> None:
+    """Raise `ZssError` unless ``num_heads`` divides the channels ``dim``."""
+    if dim % num_heads:
+        divisors = [n for n in range(1, dim + 1) if dim % n == 0 and n <= 32]
+        raise ZssError(
+            f"NUM_HEADS is {num_heads}, which does not divide the {dim} channels; use one of "
+            f"{', '.join(map(str, divisors))}"
+        )
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

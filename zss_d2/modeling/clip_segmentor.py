@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,14 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from zss_d2.clip import ImageEncoder, ImageFeatures, TextEncoder, build_clip_towers
+from zss_d2.clip.build import get_tokenizer
+from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.templates import template_set
+from zss_d2.clip.wording import class_tokens
+from zss_d2.errors import ZssError
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
+
+logger = logging.getLogger(__name__)
 
 
 class ClipSegmentor(ZeroShotSegmentor):
@@ -45,6 +52,7 @@ class ClipSegmentor(ZeroShotSegmentor):
         towers = build_clip_towers(
             cfg.MODEL.CLIP.NAME,
             cfg.MODEL.CLIP.PRETRAINED,
+            quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
             prompt_length=cfg.MODEL.VISUAL_PROMPTS.LENGTH,
             prompt_dropout=cfg.MODEL.VISUAL_PROMPTS.DROPOUT,
             prompt_projection=cfg.MODEL.VISUAL_PROMPTS.PROJECTION,
@@ -60,8 +68,33 @@ class ClipSegmentor(ZeroShotSegmentor):
             "size_divisibility": towers.image.patch_size[0],
             "image_encoder": towers.image,
             "text_encoder": towers.text,
-            **class_wording(cfg),
+            **class_wording(cfg, prompted=prompts.LENGTH > 0),
         }
+
+    def identity(self) -> dict[str, Any]:
+        """With the CLIP, and the sentences that class names were put into."""
+        prompted = self.text_encoder.prompts is not None
+        return {
+            **super().identity(),
+            "clip": describe_clip(self.text_encoder.identity),
+            "templates": [] if prompted else list(self.templates),
+        }
+
+    def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
+        """The weights hold both towers, but not their activation; other sentences are a warning.
+
+        Raises:
+            ZssError: the activation is another one.
+        """
+        super().adopt(identity, state)
+        own = self.identity()
+        if "clip" in identity:
+            require_activation(identity["clip"], own["clip"])
+        if identity.get("templates", own["templates"]) != own["templates"]:
+            logger.warning(
+                "The checkpoint was trained with the sentences %s, here they are %s",
+                *(identity["templates"], own["templates"]),
+            )
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
@@ -69,14 +102,59 @@ class ClipSegmentor(ZeroShotSegmentor):
         return self.image_encoder(images), text
 
 
-def class_wording(cfg: CfgNode) -> dict[str, Any]:
+def describe_clip(clip: ClipIdentity) -> dict[str, Any]:
+    """What a checkpoint says of its CLIP."""
+    return {"name": clip.name, "pretrained": clip.pretrained, "quick_gelu": clip.quick_gelu}
+
+
+def require_activation(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise `ZssError` unless two CLIPs of `describe_clip` have the same activation."""
+    if found["quick_gelu"] != own["quick_gelu"]:
+        names = {True: "QuickGELU", False: "GELU"}
+        raise ZssError(
+            f"the checkpoint was trained with CLIP {found['name']} under "
+            f"{names[found['quick_gelu']]}, and this config gives {own['name']} with "
+            f"{names[own['quick_gelu']]}; set MODEL.CLIP.NAME {found['name']} and "
+            f"MODEL.CLIP.QUICK_GELU {str(found['quick_gelu']).lower()}"
+        )
+
+
+def class_wording(cfg: CfgNode, prompted: bool = False) -> dict[str, Any]:
     """What class names are embedded with: ``templates`` and ``synonyms``, as ``MODEL.CLIP`` says.
 
-    Synonyms are those of the classes of ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+    Synonyms are those of the classes of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, whose names,
+    seen and unseen, are checked here, before anything is trained.
+
+    Args:
+        prompted: language prompts stand in for the templates.
+
+    Raises:
+        ZssError: see `class_tokens`; two sets have other synonyms for one name.
     """
     clip = cfg.MODEL.CLIP
-    synonyms: dict[str, Sequence[str]] = {}
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if clip.SYNONYMS else ():
-        synonyms |= MetadataCatalog.get(name).get("synonyms", {})
     templates = template_set(clip.TEMPLATE_SET) if clip.TEMPLATE_SET else clip.TEMPLATES
-    return {"templates": templates, "synonyms": synonyms}
+    tokenizer = get_tokenizer(clip.NAME)
+    synonyms: dict[str, Sequence[str]] = {}
+    origin: dict[str, str] = {}
+    for dataset in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        metadata = MetadataCatalog.get(dataset)
+        classes = metadata.get("stuff_classes", ())
+        own = metadata.get("synonyms", {}) if clip.SYNONYMS else {}
+        if not classes:
+            continue
+        try:
+            class_tokens(tokenizer, classes, None if prompted else templates, own)
+        except ZssError as error:
+            raise ZssError(f"{dataset}: {error}") from None
+        for name in classes:
+            words = tuple(own.get(name, ()))
+            if synonyms.setdefault(name, words) != words:
+                raise ZssError(
+                    f"class {name!r} has the synonyms {list(synonyms[name])} in {origin[name]} and "
+                    f"{list(words)} in {dataset}; set MODEL.CLIP.SYNONYMS False, or use one of them"
+                )
+            origin.setdefault(name, dataset)
+    return {
+        "templates": templates,
+        "synonyms": {k: words for k, words in synonyms.items() if words},
+    }

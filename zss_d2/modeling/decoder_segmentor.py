@@ -69,12 +69,14 @@ class DecoderSegmentor(ClipSegmentor):
     def activate(self, logits: Tensor) -> Tensor:
         return self.criterion.activate(logits)
 
-    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def training_outputs(self, images: Tensor) -> list[Tensor]:
+        """Mask logits (B, K, h, w) of the layers that losses are taken on, the last one last."""
+        return self._decode(images, self.train_classes, every_layer=self.aux_weight > 0)
+
+    def losses(self, outputs: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The criterion's losses and, for the earlier layers together, ``loss_aux``."""
-        every_layer = self.aux_weight > 0
         *earlier, last = (
-            self.criterion(self.upsample(logits, targets.shape[-2:]), targets)
-            for logits in self._decode(images, self.train_classes, every_layer)
+            self.criterion(self.upsample(logits, targets.shape[-2:]), targets) for logits in outputs
         )
         if earlier:
             last["loss_aux"] = self.aux_weight * sum(sum(losses.values()) for losses in earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.data.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 from zss_d2.modeling.inference import (
     NAN_REMEDY,
@@ -27,12 +29,19 @@ from zss_d2.modeling.inference import (
     slide,
     slide_pieces,
 )
+from zss_d2.modeling.precision import network_precision, single_precision, to_single
+
+logger = logging.getLogger(__name__)
+
+# So many batches without a label, from the first on, end a training.
+_VOID_BATCHES = 20
 
 
 class ZeroShotSegmentor(nn.Module):
     """Base of the meta-architectures.
 
-    A method implements `class_logits` and `losses`. Inputs are Detectron2's list of dicts:
+    A method implements `class_logits`, `training_outputs` and `losses`. Inputs are Detectron2's
+    list of dicts:
 
     - ``image``: (3, H, W), RGB in 0..255;
     - ``sem_seg`` (training): (H, W), ids into the training classes of the data set, or ignore;
@@ -53,6 +62,7 @@ class ZeroShotSegmentor(nn.Module):
         classes: Sequence[str],
         train_classes: Sequence[str],
         ignore_label: int,
+        train_size: Sequence[int] = (0, 0),
         protocol: InferenceProtocol | None = None,
         autocast: torch.dtype | None = None,
     ):
@@ -63,8 +73,11 @@ class ZeroShotSegmentor(nn.Module):
             classes: all class names of the training data set, in the order of its label ids.
             train_classes: those whose labels may be used; in the inductive setting the seen ones.
             ignore_label: label of pixels without a usable class.
+            train_size: least (height, width) of training images, px; smaller ones are padded.
             protocol: how the scores of a test image are made; None: in one plain pass.
-            autocast: precision of the network, losses and scores aside; None: that of its weights.
+            autocast: precision of `class_logits` and `training_outputs`; None: that of the weights,
+                or of an autocast around the model, such as AMP. `losses` and scores are in single
+                precision either way.
         """
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -73,28 +86,64 @@ class ZeroShotSegmentor(nn.Module):
         self.classes = tuple(classes)
         self.train_classes = tuple(train_classes)
         self.ignore_label = ignore_label
+        self.train_size = tuple(train_size)
         self.protocol = protocol or InferenceProtocol()
         self.autocast = autocast
         self.register_buffer("label_map", self._build_label_map(), False)
+        # Batches without a labelled pixel before the first one that has some; None: it has come.
+        self._void_batches: int | None = 0
 
     @classmethod
     def contract_from_config(
         cls, cfg: CfgNode, pixel_mean: Sequence[float], pixel_std: Sequence[float]
     ) -> dict[str, Any]:
-        """Arguments of this base class; the given statistics hold where the config has none."""
+        """Arguments of this base class; the given statistics hold where the config has none.
+
+        Raises:
+            ZssError: there is no training data set, or several that do not share their classes.
+        """
         if not cfg.DATASETS.TRAIN:
             raise ZssError("DATASETS.TRAIN is empty; the model takes its seen classes from there")
         metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
-        inductive = cfg.ZERO_SHOT.SETTING == "inductive"
+        require_one_vocabulary(cfg.DATASETS.TRAIN)
+        inductive, crop = cfg.ZERO_SHOT.SETTING == "inductive", cfg.INPUT.CROP
         return {
             "pixel_mean": cfg.MODEL.PIXEL_MEAN or pixel_mean,
             "pixel_std": cfg.MODEL.PIXEL_STD or pixel_std,
             "classes": metadata.stuff_classes,
             "train_classes": metadata.seen_classes if inductive else metadata.stuff_classes,
             "ignore_label": metadata.ignore_label,
+            "train_size": crop.SIZE if crop.ENABLED and crop.PAD else (0, 0),
             "protocol": InferenceProtocol.from_config(cfg),
             "autocast": getattr(torch, cfg.MODEL.AUTOCAST) if cfg.MODEL.AUTOCAST else None,
         }
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights stand for, as checkpoints remember it: plain values, lists, dicts."""
+        return {
+            "method": type(self).__name__,
+            "classes": list(self.classes),
+            "train_classes": list(self.train_classes),
+        }
+
+    def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
+        """Hold what a checkpoint says of itself against this model, before its weights are loaded.
+
+        Args:
+            identity: `identity` of the model that was saved.
+            state: its weights; a method may change them to what they mean here.
+
+        Raises:
+            ZssError: its weights mean something else here.
+        """
+        hidden = set(self.classes) - set(self.train_classes)
+        leaked = [name for name in identity.get("train_classes", ()) if name in hidden]
+        if leaked:
+            logger.warning(
+                "The checkpoint was trained with labels of %d classes that are unseen here, such "
+                "as %r: mIoU-U and hIoU are no zero-shot scores",
+                *(len(leaked), leaked[0]),
+            )
 
     @property
     def device(self) -> torch.device:
@@ -104,8 +153,15 @@ class ZeroShotSegmentor(nn.Module):
         """Normalised images (B, 3, H, W) -> logits (B, K, h, w) of the named classes."""
         raise NotImplementedError
 
-    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Normalised images (B, 3, H, W), targets (B, H, W) in `train_classes` -> loss scalars."""
+    def training_outputs(self, images: Tensor) -> Any:
+        """Normalised images (B, 3, H, W) -> what `losses` needs of the networks.
+
+        A tensor, or tuples, lists and dicts of them.
+        """
+        raise NotImplementedError
+
+    def losses(self, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+        """`training_outputs`, targets (B, H, W) in `train_classes` -> loss scalars."""
         raise NotImplementedError
 
     def forward(
@@ -116,10 +172,14 @@ class ZeroShotSegmentor(nn.Module):
         These are scores in 0..1, less the seen bias; a map larger than ``protocol.max_scores`` is
         a `LabelsOnly`."""
         if self.training:
-            images = self._pad([self.normalise(x["image"]) for x in batched_inputs])
+            images = (self.normalise(x["image"]) for x in batched_inputs)
+            images = self._pad([self._enlarge(image, 0.0) for image in images])
             targets = self._targets(batched_inputs)
-            with self._precision():
-                return self.losses(images, targets)
+            self._watch_labels(targets, batched_inputs)
+            with network_precision(self.device, self.autocast):
+                outputs = self.training_outputs(images)
+            with single_precision(self.device):
+                return self.losses(to_single(outputs), targets)
         return [{"sem_seg": self._segment(x)} for x in batched_inputs]
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -146,11 +206,8 @@ class ZeroShotSegmentor(nn.Module):
 
     def _logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Unpadded images (B, 3, H, W) -> logits of the padded ones, in single precision."""
-        with self._precision():
+        with network_precision(self.device, self.autocast):
             return self.class_logits(self._pad(list(images)), class_names).float()
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def _segment(self, item: Mapping[str, Any]) -> Tensor | LabelsOnly:
         names = item.get("vocabulary", self.classes)
@@ -186,7 +243,9 @@ class ZeroShotSegmentor(nn.Module):
         scales = self.protocol.scales
         total = None
         for scale in scales:
-            scores = self._dense_scores(_rescale(image, scale), class_names)
+            scores = self._dense_scores(
+                _rescale(image, scale, self.protocol.antialias), class_names
+            )
             scores = _to_size(scores, size)
             total = scores if total is None else total.add_(scores)
         return total / len(scales) if len(scales) > 1 else total
@@ -236,6 +295,13 @@ class ZeroShotSegmentor(nn.Module):
         """Height and width that images (..., H, W) have once padded."""
         return [side + -side % self.size_divisibility for side in images.shape[-2:]]
 
+    def _enlarge(self, x: Tensor, value: float) -> Tensor:
+        """Pad (..., H, W) at the right and bottom to `train_size`."""
+        height, width = (
+            max(0, least - side) for least, side in zip(self.train_size, x.shape[-2:], strict=True)
+        )
+        return F.pad(x, (0, width, 0, height), value=value)
+
     def _pad(self, images: list[Tensor]) -> Tensor:
         return ImageList.from_tensors(images, self.size_divisibility).tensor
 
@@ -265,8 +331,30 @@ class ZeroShotSegmentor(nn.Module):
             target = self.label_map[label.where(known, out_of_range)]
             if bool((target < 0).any()):
                 self._report_leak(item, label[target < 0].unique().tolist())
-            targets.append(target)
+            targets.append(self._enlarge(target, self.ignore_label))
         return ImageList.from_tensors(targets, self.size_divisibility, self.ignore_label).tensor
+
+    def _watch_labels(self, targets: Tensor, batched_inputs: Sequence[Mapping[str, Any]]) -> None:
+        """Training on void alone runs, at a loss of 0 or on negatives only, and learns nothing.
+
+        Raises:
+            ZssError: the first `_VOID_BATCHES` batches hold no labelled pixel.
+        """
+        if self._void_batches is None:
+            return
+        if bool((targets != self.ignore_label).any()):
+            self._void_batches = None
+            return
+        self._void_batches += 1
+        problem = "no pixel is labelled as a class that may be trained"
+        if self._void_batches == 1:
+            name = batched_inputs[0].get("file_name", "an image")
+            logger.warning("%s and the rest of its batch: %s", name, problem)
+        if self._void_batches == _VOID_BATCHES:
+            raise ZssError(
+                f"{problem} in the first {_VOID_BATCHES} batches; look at the masks with "
+                "`python -m zss_d2.data.check` and the config, a benchmark or your data set's yaml"
+            )
 
     def _report_leak(self, item: Mapping[str, Any], ids: list[int]) -> None:
         names = [self.classes[i] if 0 <= i < len(self.classes) else "no class" for i in ids]
@@ -283,9 +371,9 @@ def _to_size(scores: Tensor, size: tuple[int, int]) -> Tensor:
     return scores if present == size else sem_seg_postprocess(scores, present, *size)
 
 
-def _rescale(image: Tensor, scale: float) -> Tensor:
+def _rescale(image: Tensor, scale: float, antialias: bool) -> Tensor:
     """Image (1, 3, H, W) at ``scale`` times its size."""
     if scale == 1:
         return image
     size = [max(1, round(scale * side)) for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bilinear", antialias=True)
+    return F.interpolate(image, size, mode="bilinear", antialias=antialias)

@@ -7,6 +7,7 @@ from detectron2.modeling import build_model
 
 from tests.modeling.method_tester import MethodTester, batch
 from zss_d2.clip import build as clip_build
+from zss_d2.config import validate_config
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.errors import ZssError
 
@@ -183,16 +184,16 @@ def test_the_teacher_sees_the_image_in_its_own_normalisation(make_cfg):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("STATISTICS", "coco", "imagenet, clip"),
-        ("PROTOTYPES", "mean", "synthesizer, student, teacher"),
-        ("WINDOWS", [], "name sides"),
+        ("STATISTICS", "coco", "'imagenet', 'clip'"),
+        ("PROTOTYPES", "mean", "'synthesizer', 'student', 'teacher'"),
+        ("WINDOWS", [], "give 1 or more values"),
         ("PSEUDO_WEIGHT", 1.5, "use 0 to 1"),
         ("LOSS_STRIDE", 0, "use 1 or more"),
     ],
 )
 def test_bad_values_name_the_key(make_cfg, key, value, message):
     with pytest.raises(ZssError, match=f"MODEL.CLIP_ZSS.{key} .*{message}"):
-        build_model(make_cfg(*TINY, f"MODEL.CLIP_ZSS.{key}", value))
+        validate_config(make_cfg(*TINY, f"MODEL.CLIP_ZSS.{key}", value))
 
 
 @pytest.mark.parametrize("prototypes", ["synthesizer", "teacher"])

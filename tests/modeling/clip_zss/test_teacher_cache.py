@@ -58,9 +58,13 @@ def test_another_process_finds_the_answers_and_other_settings_do_not(cached, ask
     cached()(images)
     asked(cached())(images)
     assert asked.numbers == []
-    for change in (("MODEL.CLIP_ZSS.TEACHER_SIZE", 64), ("MODEL.CLIP.DENSE_TOKENS", "value")):
+    for change in (
+        ("MODEL.CLIP_ZSS.TEACHER_SIZE", 64),
+        ("MODEL.CLIP.DENSE_TOKENS", "value"),
+        ("MODEL.CLIP.QUICK_GELU", "true"),
+    ):
         asked(cached(*change))(images)
-    assert asked.numbers == [2, 2]
+    assert asked.numbers == [2, 2, 2]
 
 
 def test_other_weights_have_other_answers(cached, asked, tmp_path):

@@ -15,6 +15,7 @@ from zss_d2.modeling.methods.clip_zss.kmeans import (
     count,
     window_seeds,
 )
+from zss_d2.modeling.precision import in_single_precision
 
 
 class Regions(NamedTuple):
@@ -59,6 +60,7 @@ def fuse_clusters(
     return group, F.normalize(sums, dim=2)
 
 
+@in_single_precision
 def multi_scale_regions(
     dense: Tensor, windows: Sequence[int], iterations: int, threshold: float
 ) -> Regions:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
 from zss_d2.modeling.methods.clip_zss.pixel_learning import PixelLearning
@@ -39,6 +42,16 @@ class PixelLosses(nn.Module):
         return losses
 
 
+class LearnerInputs(NamedTuple):
+    """What student and teacher say of normalised, padded images (B, 3, H, W)."""
+
+    features: Tensor  # of the student, (B, C, h, w)
+    logits: Tensor  # of the seen classes, (B, K, h, w)
+    text: Tensor  # their embeddings, (K, C)
+    teacher: ImageFeatures | None
+    inside: Tensor  # (B, H, W) bool, False in the padding
+
+
 class Learner(nn.Module):
     """L = L_global + NEL(x, F) + CE(x, F) + BCE(P_seen, T_seen)."""
 
@@ -70,15 +83,10 @@ class Learner(nn.Module):
         self.pseudo_weight = pseudo_weight if pixel_learning is not None else 0.0
         self.bce_weight = bce_weight
 
-    def forward(
-        self, images: Tensor, features: Tensor, logits: Tensor, text: Tensor, targets: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, x: LearnerInputs, targets: Tensor) -> dict[str, Tensor]:
         """
         Args:
-            images: normalised for the student, (B, 3, H, W), 0 in the padding.
-            features: of the student, (B, C, h, w).
-            logits: of the seen classes, (B, K, h, w).
-            text: their embeddings, (K, C).
+            x: what the networks say.
             targets: (B, H', W'), seen ids or `UNLABELLED`; its size is that of the pixel losses.
 
         Returns:
@@ -86,20 +94,16 @@ class Learner(nn.Module):
         """
         share, losses = self.pseudo_weight, {}
         if share < 1:
-            losses = _scaled(self.pixel_losses(logits, targets), 1 - share)
-        if self.teacher is None:
-            return losses
-        teacher = self.teacher(images)
+            losses = _scaled(self.pixel_losses(x.logits, targets), 1 - share)
         if share > 0:
-            # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
-            inside = resize_labels((images != 0).any(dim=1), targets.shape[1:]).bool()
-            pixel = self.pixel_learning(teacher, features, logits, text, targets, inside)
+            inside = resize_labels(x.inside, targets.shape[1:]).bool()
+            pixel = self.pixel_learning(x.teacher, x.features, x.logits, x.text, targets, inside)
             on_fused = _scaled(self.pixel_losses(pixel.logits, pixel.labels), share)
             losses = {name: value + losses.get(name, 0) for name, value in on_fused.items()}
             if pixel.loss_bce is not None:
                 losses["loss_bce"] = self.bce_weight * pixel.loss_bce
         if self.global_learning is not None:
-            loss = self.global_learning(teacher.cls, features)
+            loss = self.global_learning(x.teacher.cls, x.features)
             losses["loss_global"] = self.global_weight * loss
         return losses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import build_parts
-from zss_d2.modeling.methods.clip_zss.learner import Learner
+from zss_d2.modeling.methods.clip_zss.learner import Learner, LearnerInputs
 from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED, resize_labels
 from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
 from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 _LEARNER = "learner."
+_TABLE = "classifier.embeddings"
 
 
 @META_ARCH_REGISTRY.register()
@@ -62,14 +64,24 @@ class CLIPZSS(ZeroShotSegmentor):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return build_parts(cls, cfg)
 
+    def identity(self) -> dict[str, Any]:
+        """With what the rows of the text table stand for."""
+        return {**super().identity(), "text": self.classifier.identity()}
+
+    def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
+        """Matches the rows of the text table by class name; see `TextClassifier.adopt`."""
+        super().adopt(identity, state)
+        if "text" in identity and _TABLE in state:
+            state[_TABLE] = self.classifier.adopt(identity["text"], state[_TABLE])
+
     def class_logits(self, images: Tensor, class_names: Any) -> Tensor:
         return self._text_logits(self.student(images), self.classifier(class_names))
 
     def activate(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=1)
 
-    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """See `Learner`.
+    def training_outputs(self, images: Tensor) -> LearnerInputs:
+        """What student and teacher say.
 
         Raises:
             ZssError: the model was built for inference.
@@ -77,11 +89,20 @@ class CLIPZSS(ZeroShotSegmentor):
         if self.learner is None:
             raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
         features, text = self.student(images), self.classifier(self.train_classes)
+        return LearnerInputs(
+            features=features,
+            logits=self._text_logits(features, text),
+            text=text,
+            teacher=None if self.learner.teacher is None else self.learner.teacher(images),
+            # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
+            inside=(images != 0).any(dim=1),
+        )
+
+    def losses(self, outputs: LearnerInputs, targets: Tensor) -> dict[str, Tensor]:
+        """See `Learner`."""
         targets = targets.where(targets != self.ignore_label, UNLABELLED)
         size = [side // self.loss_stride for side in targets.shape[1:]]
-        targets = resize_labels(targets, size)
-        logits = self._text_logits(features, text)
-        return self.learner(images, features, logits, text, targets)
+        return self.learner(outputs, resize_labels(targets, size))
 
     def _text_logits(self, features: Tensor, text: Tensor) -> Tensor:
         """alpha cos(R, T), or alpha R . T: (B, C, h, w) and (K, C) -> (B, K, h, w)."""

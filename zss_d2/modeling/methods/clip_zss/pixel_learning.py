@@ -23,7 +23,6 @@ from zss_d2.modeling.methods.clip_zss.synthesizer import (
     prototype_loss,
 )
 
-PROTOTYPES = ("synthesizer", "student", "teacher")
 # Logit of a prototype that does not exist or belongs to another image: finite, so that losses stay
 # finite, and its probability is 0 under softmax and sigmoid.
 ABSENT = -1e4
@@ -72,7 +71,7 @@ class PixelLearning(nn.Module):
     ):
         """
         Args:
-            prototypes: one of `PROTOTYPES`.
+            prototypes: "synthesizer", "student" or "teacher", see ``defaults.yaml``.
             synthesizer: for ``prototypes="synthesizer"``.
             alpha: scale of the similarity of seen prototypes to text in their BCE.
             beta: scale of the logits of pseudo prototypes.

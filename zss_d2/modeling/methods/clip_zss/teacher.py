@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.clip import ImageEncoder, ImageFeatures
+from zss_d2.clip.identity import has_quick_gelu
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -63,8 +64,10 @@ class Teacher(nn.Module):
     @property
     def description(self) -> str:
         """What its answers depend on beside the weights."""
+        tower = self.tower.module
         statistics = [x.flatten().tolist() for x in (self.scale, self.shift)]
-        return f"{self.tower.module.dense_tokens} {self.size} {statistics}"
+        activation = " quickgelu" if has_quick_gelu(tower) else ""
+        return f"{tower.dense_tokens} {self.size} {statistics}{activation}"
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> ImageFeatures:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -10,11 +12,18 @@ from torch import Tensor, nn
 
 from zss_d2.clip import TextEncoder
 from zss_d2.errors import ZssError
+from zss_d2.modeling.clip_segmentor import describe_clip, require_activation
 from zss_d2.modeling.methods.clip_zss.teacher import Unsaved
+
+logger = logging.getLogger(__name__)
 
 
 class TextClassifier(nn.Module):
-    """Unit-norm embeddings of the training data set's classes, and of any other names on demand."""
+    """Unit-norm embeddings of the training data set's classes, and of any other names on demand.
+
+    What the embeddings stand for travels with them (`identity`): other class names are matched,
+    other sentences, synonyms or another CLIP are refused.
+    """
 
     def __init__(
         self,
@@ -40,10 +49,60 @@ class TextClassifier(nn.Module):
         self.encoder: Unsaved[TextEncoder] | None = None
         # NaN until they are embedded or come from a checkpoint.
         self.register_buffer("embeddings", torch.full((len(class_names), dim), torch.nan))
+        # CLIP that made them; empty: unknown.
+        self._clip: Mapping[str, Any] = {}
 
     def embed_own_classes(self) -> None:
         """Fill the table of the training data set's classes with the text tower."""
         self.embeddings = self._embed(self.class_names).clone()
+        self._clip = self._tower_identity()
+
+    def identity(self) -> dict[str, Any]:
+        """What the rows of the table stand for."""
+        return {
+            "classes": list(self.class_names),
+            **self._sentences(),
+            "clip": dict(self._clip),
+        }
+
+    def adopt(self, found: Mapping[str, Any], table: Tensor) -> Tensor:
+        """Bring the table of a checkpoint into the order of this model's classes.
+
+        Args:
+            found: its `identity`.
+            table: (K', C), a row for each of its classes.
+
+        Returns:
+            (K, C). Classes that it lacks get the embeddings that the text tower gave them here.
+
+        Raises:
+            ZssError: sentences, synonyms or CLIP are others; a class is missing and there is no
+                text tower.
+        """
+        shared = set(found["classes"]) & set(self.class_names)
+        own = self._sentences()
+        for key, theirs, ours in (
+            ("TEMPLATES", found["templates"], own["templates"]),
+            ("SYNONYMS", _of(shared, found["synonyms"]), _of(shared, own["synonyms"])),
+        ):
+            if theirs != ours:
+                raise ZssError(
+                    f"the checkpoint's classes were embedded with the {key.lower()} {theirs}, this "
+                    f"config has {ours}; set MODEL.CLIP.{key} as in its training"
+                )
+        if self._clip and found["clip"]:
+            _require_same_clip(found["clip"], self._clip)
+        missing = [name for name in self.class_names if name not in shared]
+        if missing and bool(self.embeddings.isnan().any()):
+            raise ZssError(
+                f"the checkpoint has no text embedding of {len(missing)} classes, such as "
+                f"{missing[0]!r}; give the DATASETS.TRAIN of its training, or "
+                "MODEL.CLIP_ZSS.TEACHER True"
+            )
+        self._clip = found["clip"] or self._clip
+        rows = {name: table[index] for index, name in enumerate(found["classes"])}
+        own_rows = dict(zip(self.class_names, self.embeddings.to(table), strict=True))
+        return torch.stack([rows.get(name, own_rows[name]) for name in self.class_names])
 
     def forward(self, names: Sequence[str]) -> Tensor:
         """Embeddings (len(names), C).
@@ -60,10 +119,44 @@ class TextClassifier(nn.Module):
             )
         return self.embeddings[[self.class_names.index(name) for name in names]]
 
+    def _sentences(self) -> dict[str, Any]:
+        synonyms = {n: list(w) for n, w in self.synonyms.items() if n in self.class_names}
+        return {"templates": list(self.templates), "synonyms": synonyms}
+
+    def _tower_identity(self) -> dict[str, Any]:
+        clip = self.encoder.module.identity
+        return {**describe_clip(clip), "text_fingerprint": clip.text_fingerprint()}
+
     def _embed(self, names: Sequence[str]) -> Tensor:
         if self.encoder is None:
             self.encoder = Unsaved(self._text_encoder()).to(self.embeddings.device)
+            if self._clip:
+                # The table came with a checkpoint; what stands beside it must be of the same CLIP.
+                _require_same_clip(self._clip, self._tower_identity())
         return self.encoder.module.classifier(names, self.templates, self.synonyms)
+
+
+def _of(names: Collection[str], synonyms: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: words for name, words in synonyms.items() if name in names}
+
+
+def _require_same_clip(found: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise `ZssError` unless embeddings of two CLIPs can stand in one table."""
+    require_activation(found, own)
+    if found["text_fingerprint"] == own["text_fingerprint"]:
+        return
+    if not own["pretrained"]:
+        logger.warning(
+            "The checkpoint's text embeddings are of %s %r, CLIP has random weights here: class "
+            "names that are new to it mean nothing",
+            *(found["name"], found["pretrained"]),
+        )
+        return
+    raise ZssError(
+        f"the checkpoint's text embeddings were made by the weights {found['pretrained']!r} of "
+        f"CLIP {found['name']}, and {own['pretrained']!r} of {own['name']} are others; set "
+        "MODEL.CLIP.NAME and MODEL.CLIP.PRETRAINED as in its training"
+    )
 
 
 def joint_dim(clip_name: str) -> int:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import ClipSegmentor
+from zss_d2.modeling.precision import in_single_precision
 
 
 @META_ARCH_REGISTRY.register()
@@ -35,11 +36,16 @@ class MaskCLIP(ClipSegmentor):
 
     def class_logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         features, text = self.encode(images, class_names)
-        dense = F.normalize(features.dense, dim=1)
-        return torch.einsum("bchw,kc->bkhw", dense, text) / self.temperature
+        return _cosines(features.dense, text) / self.temperature
 
     def activate(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=1)
 
-    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def training_outputs(self, images: Tensor) -> Any:
         raise ZssError("MaskCLIP has nothing to train; use --eval-only")
+
+
+@in_single_precision
+def _cosines(dense: Tensor, text: Tensor) -> Tensor:
+    """Dense tokens (B, C, h, w), unit-norm embeddings (K, C) -> (B, K, h, w)."""
+    return torch.einsum("bchw,kc->bkhw", F.normalize(dense, dim=1), text)

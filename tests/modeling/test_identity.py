@@ -1,0 +1,155 @@
+"""What weights stand for travels with them: classes, sentences and CLIP of every checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from tests.modeling.clip_zss.test_clip_zss import TINY
+from tests.modeling.method_tester import batch
+from zss_d2.data import toy_custom
+from zss_d2.data.custom import register_custom
+from zss_d2.engine.checkpoint import ZeroShotCheckpointer
+from zss_d2.errors import ZssError
+
+# The CLIP of the mini world comes with the package, in two trainings.
+MINI_CLIP = ("MODEL.CLIP.NAME", "mini", "MODEL.CLIP.PRETRAINED", "seed0")
+STUDENT = (*TINY, *MINI_CLIP, "MODEL.CLIP.TEMPLATES", ["a photo of a {}."])
+NAMES = ("wood", "grass", "lava")
+
+
+@pytest.fixture
+def own_classes(tmp_path, make_cfg):
+    """``own_classes(names, *overrides)``: training on those classes, the last of them unseen."""
+    number = itertools.count()
+
+    def make(names: tuple[str, ...], *overrides: object) -> CfgNode:
+        name = f"own{next(number)}"
+        description = Path(toy_custom.generate(tmp_path / name))
+        content = yaml.safe_load(description.read_text()) | {"name": name, "things": []}
+        content |= {"classes": list(names), "unseen": [names[-1]]}
+        description.write_text(yaml.safe_dump(content))
+        register_custom([description])
+        sets = ("DATASETS.TRAIN", (f"zss_{name}_train",), "DATASETS.TEST", ())
+        return make_cfg(*STUDENT, *sets, *overrides)
+
+    return make
+
+
+def saved(model: nn.Module, folder: Path) -> str:
+    ZeroShotCheckpointer(model, str(folder)).save("weights")
+    return str(folder / "weights.pth")
+
+
+def loaded(cfg: CfgNode, path: str) -> nn.Module:
+    model = build_model(cfg).eval()
+    ZeroShotCheckpointer(model).load(path)
+    return model
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_rows_of_the_text_table_go_with_their_class_names(own_classes, tmp_path, teacher):
+    model = build_model(own_classes(NAMES)).eval()
+    path = saved(model, tmp_path)
+    permuted = (NAMES[1], NAMES[0], NAMES[2])
+    other = loaded(own_classes(permuted, "MODEL.CLIP_ZSS.TEACHER", teacher), path)
+    assert other.classes == permuted
+    assert torch.equal(other.classifier(NAMES), model.classifier(NAMES))
+    (item,) = batch((64, 64))
+    expected, got = (m([item])[0]["sem_seg"] for m in (model, other))
+    assert torch.equal(got, expected[[1, 0, 2]])
+
+
+def test_a_class_that_the_checkpoint_lacks_is_embedded_or_named(own_classes, tmp_path):
+    path = saved(build_model(own_classes(NAMES)), tmp_path)
+    names = ("wood", "water", "lava")
+    fresh = build_model(own_classes(names))
+    other = loaded(own_classes(names), path)
+    assert torch.equal(other.classifier.embeddings, fresh.classifier.embeddings)
+    with pytest.raises(
+        ZssError, match="no text embedding of 1 classes, such as 'water'.*DATASETS.TRAIN"
+    ):
+        loaded(own_classes(names, "MODEL.CLIP_ZSS.TEACHER", False), path)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_other_sentences_are_refused(own_classes, tmp_path, teacher):
+    path = saved(build_model(own_classes(NAMES)), tmp_path)
+    others = ("MODEL.CLIP.TEMPLATES", ["{}"], "MODEL.CLIP_ZSS.TEACHER", teacher)
+    with pytest.raises(
+        ZssError, match=r"weights.pth: .*'a photo of a \{\}.'.*\['\{\}'\].*TEMPLATES"
+    ):
+        loaded(own_classes(NAMES, *others), path)
+
+
+def test_text_of_another_clip_is_refused(own_classes, tmp_path):
+    path = saved(build_model(own_classes(NAMES)), tmp_path)
+    with pytest.raises(
+        ZssError, match="'seed0' of CLIP mini, and 'seed1' .* MODEL.CLIP.PRETRAINED"
+    ):
+        loaded(own_classes(NAMES, "MODEL.CLIP.PRETRAINED", "seed1"), path)
+
+
+def test_new_words_beside_a_checkpoint_must_come_from_its_clip(own_classes, tmp_path):
+    """Without a teacher the text tower is built as late as a new word is asked for."""
+    path = saved(build_model(own_classes(NAMES)), tmp_path)
+    without = ("MODEL.CLIP_ZSS.TEACHER", False, "MODEL.CLIP.PRETRAINED")
+    (item,) = batch((64, 64))
+    item["vocabulary"] = ("wood", "water")
+    loaded(own_classes(NAMES, *without, "seed0"), path)([item])
+    with pytest.raises(ZssError, match="'seed0' of CLIP mini, and 'seed1'"):
+        loaded(own_classes(NAMES, *without, "seed1"), path)([item])
+
+
+@pytest.mark.parametrize("method", ["LDVC", "CLIPZSS"])
+def test_the_other_activation_is_refused(make_cfg, tmp_path, method):
+    base = TINY if method == "CLIPZSS" else ()
+    key = "MODEL.CLIP.QUICK_GELU"
+    path = saved(build_model(make_cfg(*base, key, "true")), tmp_path)
+    with pytest.raises(ZssError, match="under QuickGELU, .* with GELU; set .*QUICK_GELU true"):
+        loaded(make_cfg(*base, key, "false"), path)
+    loaded(make_cfg(*base, key, "true"), path)
+
+
+def test_other_sentences_of_a_method_with_both_towers_are_said(make_cfg, tmp_path, caplog):
+    path = saved(build_model(make_cfg()), tmp_path)
+    with caplog.at_level(logging.WARNING):
+        loaded(make_cfg(), path)
+        assert "sentences" not in caplog.text
+        loaded(make_cfg("MODEL.CLIP.TEMPLATES", ["{}"]), path)
+    assert "trained with the sentences ['a photo of a {}.'], here they are ['{}']" in caplog.text
+
+
+def test_labels_of_classes_that_count_as_unseen_are_said(make_cfg, tmp_path, caplog):
+    path = saved(build_model(make_cfg("ZERO_SHOT.SETTING", "supervised")), tmp_path)
+    loaded(make_cfg(), path)
+    assert "trained with labels of 5 classes that are unseen here" in caplog.text
+
+
+def test_a_checkpoint_without_identity_is_said(make_cfg, tmp_path, caplog):
+    model = build_model(make_cfg())
+    torch.save({"model": model.state_dict()}, tmp_path / "old.pth")
+    ZeroShotCheckpointer(model).load(str(tmp_path / "old.pth"))
+    assert "old.pth does not say which classes, sentences and CLIP" in caplog.text
+
+
+def test_no_code_of_a_checkpoint_runs_whatever_its_suffix(make_cfg, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    for suffix in ("pth", "pkl", "pyth"):
+        path = tmp_path / f"evil.{suffix}"
+        path.write_bytes(pickle.dumps({"model": Evil()}))
+        with pytest.raises(ZssError, match="cannot be read"):
+            ZeroShotCheckpointer(build_model(make_cfg())).load(str(path))
+        assert not (tmp_path / "ran").exists()
