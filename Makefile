@@ -15,11 +15,11 @@ LOG := $(VENV)/setup.log
 logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up failed, see $(LOG)"; exit 1; }; }
 UPSTREAM := git+https://github.com/facebookresearch/detectron2.git
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-upstream lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: ## create .venv and install everything
 	@echo "== Setting up $(VENV): a few minutes and about 6 GB, once (log: $(LOG))"
@@ -55,6 +55,9 @@ demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a pictur
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
+
+test-upstream: $(READY) ## run the contract suite on a checkout of upstream Detectron2, if at hand
+	@VENV=$(VENV) TEST_PROCESSES=$(TEST_PROCESSES) .ci/upstream
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check .

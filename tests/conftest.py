@@ -25,6 +25,30 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = ROOT / "configs" / "ldvc_voc_tiny_cpu.yaml"
 # Real photographs, used where they are present; see test_trainer.py.
 REAL_VOC = Path(os.environ.get("ZSS_REAL_VOC", ROOT.parent / "shared/realdata/VOC2012"))
+# For tests that hold on any device.
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what became of the GPU tests; with xdist, this process has collected none."""
+
+    def count(*outcomes: str) -> int:
+        reports = [r for outcome in outcomes for r in terminalreporter.stats.get(outcome, ())]
+        return sum("gpu" in report.keywords for report in reports)
+
+    if missing := count("skipped"):
+        terminalreporter.write_line(f"{missing} GPU tests not run: no CUDA device", yellow=True)
+    if done := count("passed", "failed"):
+        name = torch.cuda.get_device_name()
+        terminalreporter.write_line(f"{done} GPU tests run on {name}")
 
 
 def prepare_voc(voc: Path, root: Path, *options: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,14 @@ from zss_d2.data.toy_voc import generate
 pytestmark = pytest.mark.slow
 
 
-def train_net(data: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(TINY_CONFIG)]
+SCRIPT = (str(ROOT / "train_net.py"),)
+
+
+def train_net(
+    data: Path, *arguments: str, script: Sequence[str] = SCRIPT
+) -> subprocess.CompletedProcess:
+    """Run it with the tiny config, unless the arguments name another."""
+    command = [sys.executable, *script, "--config-file", str(TINY_CONFIG)]
     environment = {**os.environ, "DETECTRON2_DATASETS": str(data)}
     return subprocess.run(
         [*command, "--dist-url", "auto", *arguments],

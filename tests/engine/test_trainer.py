@@ -1,9 +1,11 @@
-"""Training itself: it learns, only what it should, and stops cleanly."""
+"""Training itself: it learns, only what it should, undisturbed by evaluation, and stops cleanly."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 
 from tests.conftest import REAL_VOC, ROOT, prepare_voc
@@ -80,3 +82,67 @@ def test_the_full_voc_model_takes_a_step_and_leaves_clip_untouched(make_cfg):
     assert {"descriptor.linear.weight", "decoder.mask_head.bias"} < learning
     after = model.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == learning
+
+
+@pytest.fixture
+def train_four(toy_voc, make_cfg, tmp_path):
+    """``train_four(folder, KEY, value, ...)``: LDVC with every kind of dropout, four iterations.
+
+    The trainer's ``modes`` tell for every step which modules were in training mode.
+    """
+
+    def train(folder: str, *overrides: object) -> ZeroShotTrainer:
+        cfg = make_cfg(
+            *("MODEL.TEXT_PROMPTS.LENGTH", 4, "MODEL.TEXT_PROMPTS.DROPOUT", 0.1),
+            *("MODEL.VISUAL_PROMPTS.DROPOUT", 0.1, "MODEL.LDVC.DROPOUT", 0.1),
+            *("SOLVER.MAX_ITER", 4, "OUTPUT_DIR", str(tmp_path / folder), *overrides),
+        )
+        (tmp_path / folder).mkdir()
+        seed_all_rng(0)
+        trainer = ZeroShotTrainer(cfg)
+        trainer.modes = []
+        trainer.model.register_forward_pre_hook(
+            lambda model, _: (
+                trainer.modes.append([m.training for m in model.modules()])
+                if model.training
+                else None
+            )
+        )
+        trainer.train()
+        return trainer
+
+    return train
+
+
+def recorded(folder: Path) -> dict[int, dict[str, float]]:
+    """Metrics by iteration, as metrics.json has them."""
+    lines = (folder / "metrics.json").read_text().splitlines()
+    return {entry["iteration"]: entry for entry in map(json.loads, lines)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_in_mid_training_does_not_change_the_training(train_four, tmp_path, workers):
+    """Its results are kept, dropout is on again behind it, and the weights are the same bits."""
+    common = ("DATALOADER.NUM_WORKERS", workers)
+    plain = train_four("plain", *common)
+    interrupted = train_four("interrupted", *common, "TEST.EVAL_PERIOD", 2)
+
+    results = recorded(tmp_path / "interrupted")
+    assert "sem_seg/hIoU" in results[1]  # iterations count from 0: after two
+    assert results[1]["sem_seg/mIoU"] != results[max(results)]["sem_seg/mIoU"]
+    assert interrupted.modes == plain.modes
+    assert len(plain.modes) == 4
+    assert plain.modes[0] == plain.modes[3]
+
+    expected = plain.model.state_dict()
+    got = interrupted.model.state_dict()
+    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+
+
+def test_every_evaluation_in_mid_training_is_recorded(train_four, tmp_path):
+    """Not only the last one before metrics are written, every 20 iterations."""
+    overrides = ("DATALOADER.NUM_WORKERS", 0, "SOLVER.MAX_ITER", 7, "TEST.EVAL_PERIOD", 2)
+    train_four("run", *overrides)
+    tested = [i for i, entry in recorded(tmp_path / "run").items() if "sem_seg/mIoU" in entry]
+    assert tested == [1, 3, 5, 7]  # the one at the end comes after the last iteration

@@ -1,0 +1,61 @@
+"""train_net.py, whose processes also write what each has learnt, to OUTPUT_DIR/rank<N>.pth."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, default_argument_parser
+from detectron2.utils import comm
+
+import train_net
+from zss_d2.engine import ZeroShotTrainer, run
+
+
+class Witness(HookBase):
+    """The state at the start, the batch and gradients of the first step, the parameters at the end.
+
+    Gradients are those that the optimizer gets.
+    """
+
+    def before_train(self) -> None:
+        # The trainer is a weak reference that does not outlive the training.
+        self.model = getattr(self.trainer.model, "module", self.trainer.model)
+        start = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.seen: dict[str, Any] = {"start": start, "batches": [], "gradients": {}}
+        self.model.register_forward_pre_hook(self._see)
+
+    def _see(self, model: torch.nn.Module, args: tuple) -> None:
+        if model.training:
+            batch = [{key: item[key] for key in ("image", "sem_seg")} for item in args[0]]
+            self.seen["batches"].append(batch)
+
+    def after_backward(self) -> None:
+        if not self.seen["gradients"]:
+            self.seen["gradients"] = {
+                name: p.grad.clone()
+                for name, p in self.model.named_parameters()
+                if p.grad is not None
+            }
+
+    def after_train(self) -> None:
+        self.seen["end"] = {name: p.detach() for name, p in self.model.named_parameters()}
+        folder = Path(self.trainer.cfg.OUTPUT_DIR)
+        torch.save(self.seen, folder / f"rank{comm.get_rank()}.pth")
+
+
+class WatchedTrainer(ZeroShotTrainer):
+    def build_hooks(self) -> list[HookBase]:
+        return [*super().build_hooks(), Witness()]
+
+
+def main(cfg: CfgNode, args: argparse.Namespace) -> object:
+    train_net.ZeroShotTrainer = WatchedTrainer
+    return train_net.main(cfg, args)
+
+
+if __name__ == "__main__":
+    run(main, default_argument_parser().parse_args())

@@ -1,0 +1,150 @@
+"""The same on CUDA as on a CPU; every body here also runs with the CPU in CUDA's place."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+from tests.conftest import DEVICES
+from tests.modeling.all_methods import METHODS, TRAINED
+from tests.modeling.method_tester import batch
+from zss_d2.engine import ZeroShotTrainer
+
+gpu = pytest.mark.gpu
+BFLOAT16 = ("MODEL.AUTOCAST", "bfloat16")
+AMP = ("SOLVER.AMP.ENABLED", True)
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    """No TF32 in convolutions, which torch has on by default: it keeps ten bits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def pair(make_cfg, method: str, device: str, *overrides: object) -> tuple[nn.Module, nn.Module]:
+    """One model on the CPU and a copy of it on the device."""
+    torch.manual_seed(0)
+    model = build_model(make_cfg(*METHODS[method], *overrides))
+    return model, copy.deepcopy(model).to(device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_agree_with_those_of_a_cpu(make_cfg, method, device):
+    on_cpu, on_device = pair(make_cfg, method, device)
+    for item in batch((64, 64), (40, 90)):
+        item = {**item, "height": 70, "width": 101}
+        (expected,), (got,) = on_cpu.eval()([item]), on_device.eval()([item])
+        assert got["sem_seg"].device.type == device
+        torch.testing.assert_close(got["sem_seg"].cpu(), expected["sem_seg"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", TRAINED)
+def test_losses_and_gradients_agree_with_those_of_a_cpu(make_cfg, method, device):
+    items, gradients = batch((64, 64), (40, 90)), []
+    on_cpu, on_device = pair(make_cfg, method, device)
+    expected, got = on_cpu.train()(items), on_device.train()(items)
+    assert got.keys() == expected.keys()
+    for name, loss in got.items():
+        assert loss.device.type == device
+        assert loss.item() == pytest.approx(expected[name].item(), rel=1e-4), name
+    for model, losses in ((on_cpu, expected), (on_device, got)):
+        sum(losses.values()).backward()
+        of_model = {name: p.grad for name, p in model.named_parameters()}
+        gradients.append({name: x.cpu() for name, x in of_model.items() if x is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    flat = [torch.cat([gradient.flatten() for gradient in g.values()]) for g in gradients]
+    assert (flat[1] - flat[0]).norm() < 1e-3 * flat[0].norm()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", ["LDVC-text-prompts", "ZegCLIP"])
+def test_bfloat16_stays_near_single_precision(make_cfg, method, device):
+    """Route attention sees all windows, so that no choice of windows can turn."""
+    every_window = ("MODEL.LDVC.ROUTE_TOPK", 16) if method != "ZegCLIP" else ()
+    plain, _ = pair(make_cfg, method, device, *every_window)
+    _, half = pair(make_cfg, method, device, *every_window, *BFLOAT16)
+    for item in batch((64, 64), (40, 90)):
+        (expected,), (got,) = plain.eval()([item]), half.eval()([item])
+        assert got["sem_seg"].dtype == torch.float32
+        difference = (got["sem_seg"].cpu() - expected["sem_seg"]).abs().max()
+        assert 0 < difference < 0.01
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "dtype"),
+    [
+        ("cpu", (), torch.float32),
+        ("cpu", BFLOAT16, torch.bfloat16),
+        pytest.param("cuda", (), torch.float32, marks=gpu),
+        pytest.param("cuda", BFLOAT16, torch.bfloat16, marks=gpu),
+        pytest.param("cuda", AMP, torch.float16, marks=gpu),
+    ],
+)
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_training_runs_and_is_tested(toy_voc, make_cfg, method, device, precision, dtype):
+    """The network computes in the precision that was asked for; its weights stay in single.
+
+    With AMP the first steps may overflow while it looks for a scale.
+    """
+    steps = 12 if precision == AMP else 2
+    cfg = make_cfg(
+        *(*METHODS[method], *precision, "MODEL.DEVICE", device, "SOLVER.MAX_ITER", steps),
+        *("DATALOADER.NUM_WORKERS", 0),
+    )
+    Path(cfg.OUTPUT_DIR).mkdir()
+    trainer = ZeroShotTrainer(cfg)
+    seen: set[torch.dtype] = set()
+    model = trainer.model
+    part = model.student if method == "CLIPZSS" else model.decoder
+    watch_training(model, part, seen)
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    start = {name: p.detach().clone() for name, p in learning.items()}
+    trainer.train()
+
+    assert dtype in seen
+    assert seen <= {dtype, torch.float32}
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in learning.values())
+    assert all(p.device.type == device for p in learning.values())
+    assert any(not torch.equal(p, start[name]) for name, p in learning.items())
+    assert np.isfinite(trainer.storage.latest()["total_loss"][0])
+    results = json.loads((Path(cfg.OUTPUT_DIR) / "results.json").read_text())
+    assert 0 <= results["zss_voc_val"]["pAcc"] <= 100
+    expected = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    assert results["provenance"]["device"] == expected
+
+
+def watch_training(model: nn.Module, part: nn.Module, seen: set[torch.dtype]) -> None:
+    """Note what the matrix products and convolutions of ``part`` give in training."""
+    for module in part.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.register_forward_hook(
+                lambda _, __, output: seen.add(output.dtype) if model.training else None
+            )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_evaluation_counts_the_same_pixels(toy_voc, make_cfg, tmp_path, method, device):
+    """But for those whose two best classes are as good as equal; some tests look at windows."""
+    counts = []
+    for name, model in zip("ab", pair(make_cfg, method, device), strict=True):
+        cfg = make_cfg(
+            *(*METHODS[method], "OUTPUT_DIR", str(tmp_path / name), "DATALOADER.NUM_WORKERS", 0),
+            *("TEST.SLIDE.ENABLED", True, "TEST.SLIDE.CROP", 128, "TEST.SLIDE.STRIDE", 96),
+        )
+        ZeroShotTrainer.test(cfg, model)
+        with np.load(tmp_path / name / "confusion_zss_voc_val.npz") as stored:
+            counts.append(stored["confusion"].astype(int))
+    assert counts[0].sum() == counts[1].sum() > 0
+    assert np.abs(counts[0] - counts[1]).sum() < 0.01 * counts[0].sum()

@@ -1,0 +1,88 @@
+"""Training on two processes: the ranks learn the same from different images, and score alike."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from tests.conftest import ROOT, TINY_CONFIG
+from tests.modeling.test_ldvc import TEXT_PROMPTS
+from tests.test_train_net import results, train_net
+from zss_d2.data.benchmark import load_benchmark
+from zss_d2.data.mini.write import write_split
+from zss_d2.engine import evaluate, load_config
+
+pytestmark = pytest.mark.slow
+
+
+def train_on_two(data: Path, config: Path, folder: Path, *opts: object) -> tuple[dict, dict]:
+    """What `tests.ranks` saw on both ranks, after the checks that hold for every method."""
+    arguments = ("--config-file", config, "--num-gpus", 2, *opts)
+    common = ("OUTPUT_DIR", folder, "DATALOADER.NUM_WORKERS", 0)
+    run = train_net(data, *map(str, (*arguments, *common)), script=("-m", "tests.ranks"))
+    assert run.returncode == 0, run.stderr
+    first, second = (torch.load(folder / f"rank{n}.pth", weights_only=True) for n in range(2))
+    for a, b in zip(first["batches"], second["batches"], strict=True):
+        assert not any(torch.equal(x["image"], y["image"]) for x, y in zip(a, b, strict=True))
+    for when in ("start", "gradients", "end"):
+        assert unequal(first[when], second[when]) == set()
+    return first, second
+
+
+def unequal(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
+    assert one.keys() == other.keys()
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def learnt(rank: dict) -> set[str]:
+    return unequal(rank["end"], {name: rank["start"][name] for name in rank["end"]})
+
+
+def test_ldvc_with_text_prompts_learns_from_the_mean_gradient(voc_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(voc_root))
+    overrides = (*TEXT_PROMPTS, "SOLVER.MAX_ITER", 4, "DATASETS.TEST", "()")
+    first, second = train_on_two(voc_root, TINY_CONFIG, tmp_path, *overrides)
+    trained = ("image_encoder.prompts", "text_encoder.prompts", "descriptor", "decoder")
+    changed = learnt(first)
+    assert all(name.startswith(trained) for name in changed)
+    assert all(any(name.startswith(part) for name in changed) for part in trained)
+
+    file = str(tmp_path / "config.yaml")
+    model = build_model(load_config(argparse.Namespace(config_file=file, opts=[])))
+    model.load_state_dict(first["start"])
+    for rank in (first, second):
+        sum(model.train()(rank["batches"][0]).values()).backward()  # gradients add up
+    for name, gradient in first["gradients"].items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad / 2, msg=name)
+
+
+@pytest.fixture(scope="module")
+def mini_root(tmp_path_factory) -> Path:
+    """A DETECTRON2_DATASETS folder with a few scenes of the mini world."""
+    root = tmp_path_factory.mktemp("mini")
+    mini = load_benchmark("mini")
+    for split, count in (("train", 8), ("val", 5)):
+        write_split(mini.splits[split], count, root / "zss/mini")
+    return root
+
+
+def test_clip_zss_trains_and_both_ranks_score_as_the_checkpoint(mini_root, tmp_path, monkeypatch):
+    """Statistics of batch norm, too, are those of the checkpoint in the test at the end."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(mini_root))
+    config = ROOT / "configs/clip_zss_mini.yaml"
+    run = tmp_path / "run"
+    overrides = ("SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4)
+    first, _ = train_on_two(mini_root, config, run, *overrides)
+    assert {name.split(".")[0] for name in learnt(first)} == {"student", "learner"}
+    trained = results(run)["zss_mini_val"]
+    assert {"mIoU-S", "mIoU-U-things", "IoU-wood"} <= set(trained)
+
+    opts = ["MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path)]
+    cfg = load_config(argparse.Namespace(config_file=str(config), opts=opts))
+    evaluate(cfg, resume=False)
+    assert results(tmp_path)["zss_mini_val"] == trained
