@@ -67,6 +67,8 @@ def test_every_rule_is_about_keys_that_exist_and_defaults_keep_it():
         ("SOLVER.IMS_PER_BATCH", 0, "use 1 or more"),
         ("SOLVER.CHECKPOINT_PERIOD", 0, "use 1 or more"),
         ("MODEL.PIXEL_STD", [0.0, 1.0, 1.0], "use more than 0"),
+        ("MODEL.PIXEL_MEAN", [120.0], "give three values for each"),
+        ("INPUT.CROP.SIZE", [96.5, 96.5], "give whole px"),
         ("INPUT.SCALE_RANGE", [2.0, 0.5], "give the smaller one first"),
         ("INPUT.RESIZE_BASE", [512], "give 2 values"),
         ("INPUT.RANDOM_FLIP", "up", "use one of 'none', 'horizontal', 'vertical'"),
@@ -133,6 +135,37 @@ def test_turning_a_feature_off_keeps_its_settings_of_the_base_config(tmp_path):
     own.write_text(f"_BASE_: {base}\nTEST:\n  SLIDE:\n    ENABLED: False\n    CROP: 320\n")
     with pytest.raises(ZssError, match="TEST.SLIDE.CROP is set to 320"):
         load(config=own)
+
+
+def test_keys_of_a_file_count_for_what_the_command_line_makes_of_it(tmp_path):
+    """Neither a base config nor a switch in the file is needed for them to have an effect."""
+    own = tmp_path / "own.yaml"
+    base = f"_BASE_: {ROOT / 'configs/ldvc_mini.yaml'}\n"
+    own.write_text(f"{base}TEST:\n  SLIDE:\n    CROP: 64\n    STRIDE: 48\n")
+    load("TEST.SLIDE.ENABLED", True, config=own)
+    with pytest.raises(ZssError, match="TEST.SLIDE.CROP is set to 64"):
+        load(config=own)
+    cfg = load(config=TINY_CONFIG)
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(
+        "VERSION: 2\nMODEL:\n  META_ARCHITECTURE: LDVC\n  ZEGCLIP:\n    NUM_LAYERS: 7\n"
+        f"INPUT:\n  FORMAT: RGB\nSOLVER:\n  LR_SCHEDULER_NAME: {cfg.SOLVER.LR_SCHEDULER_NAME}\n"
+    )
+    with pytest.raises(ZssError, match="MODEL.ZEGCLIP.NUM_LAYERS is set to 7 but has no effect"):
+        load(config=alone)
+
+
+def test_statistics_of_pixels_in_0_to_1_are_named(make_cfg):
+    mean, std = ("MODEL.PIXEL_MEAN", [0.485, 0.456, 0.406]), ("MODEL.PIXEL_STD", [0.2, 0.2, 0.2])
+    with pytest.raises(ZssError, match="pixels are 0..255; multiply"):
+        validate_config(make_cfg(*mean, *std))
+    validate_config(make_cfg("MODEL.PIXEL_MEAN", [0.0] * 3, "MODEL.PIXEL_STD", [255.0] * 3))
+
+
+def test_a_loss_of_nothing_is_refused(make_cfg):
+    weights = ("MODEL.LOSS.FOCAL_WEIGHT", 0.0, "MODEL.LOSS.DICE_WEIGHT", 0.0)
+    with pytest.raises(ZssError, match="nothing would be learnt"):
+        validate_config(make_cfg(*weights))
 
 
 def test_the_config_of_a_run_can_be_read_again(tmp_path):

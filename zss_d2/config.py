@@ -7,7 +7,7 @@ as data, so a new method needs no change here.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import yaml
@@ -59,6 +59,14 @@ def validate_config(cfg: CN, given: Collection[str] = ()) -> None:
             )
     if cfg.INPUT.SCALE_RANGE[0] > cfg.INPUT.SCALE_RANGE[1]:
         raise ZssError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; give the smaller one first")
+    if cfg.INPUT.CROP.ENABLED and not all(isinstance(side, int) for side in cfg.INPUT.CROP.SIZE):
+        raise ZssError(f"INPUT.CROP.SIZE is {cfg.INPUT.CROP.SIZE}; give whole px")
+    _check_statistics(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    loss = cfg.MODEL.LOSS
+    if loss.NAME == "nel" and loss.FOCAL_WEIGHT == loss.DICE_WEIGHT == 0:
+        raise ZssError(
+            "MODEL.LOSS.FOCAL_WEIGHT and DICE_WEIGHT are both 0; nothing would be learnt"
+        )
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.AUTOCAST:
         raise ZssError(
             f"SOLVER.AMP.ENABLED is True and MODEL.AUTOCAST {cfg.MODEL.AUTOCAST!r}; only one of "
@@ -68,6 +76,19 @@ def validate_config(cfg: CN, given: Collection[str] = ()) -> None:
         raise ZssError(
             f"SOLVER.AMP.ENABLED needs a GPU and MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; use "
             "MODEL.AUTOCAST bfloat16, which works on any device"
+        )
+
+
+def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != len(std) or len(mean) not in (0, 3):
+        raise ZssError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std}; give three values for each, or "
+            "leave both empty"
+        )
+    if mean and max(*mean, *std) <= 1:
+        raise ZssError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std}, but pixels are 0..255; "
+            "multiply them by 255"
         )
 
 

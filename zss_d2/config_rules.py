@@ -132,6 +132,12 @@ def check_effects(cfg: CfgNode, defaults: CfgNode, given: Collection[str]) -> No
             raise ZssError(f"{key} is set to {value!r} but has no effect: {reason}; leave it out")
 
 
+def without_effect(cfg: CfgNode, keys: Collection[str]) -> set[str]:
+    """Those of the ``keys`` that nothing reads under this config."""
+    rules = load_rules()
+    return {key for key in keys if _why_without_effect(cfg, key, rules)}
+
+
 def _of_other_parts(cfg: CfgNode, key: str, rules: Rules) -> bool:
     """Whether a part that is not this project's, a method or a backbone, may read the key."""
     ignored = rules.ignores.get(cfg.MODEL.META_ARCHITECTURE.lower())

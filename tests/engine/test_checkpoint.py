@@ -60,6 +60,13 @@ def test_other_models_are_refused(tmp_path, model, message):
         ZeroShotCheckpointer(model).load(path)
 
 
+def test_a_pointer_is_called_what_it_is(tmp_path):
+    path = tmp_path / "pointer.pth"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(ZssError, match="pointer.pth cannot be read .* a Git LFS pointer; fetch"):
+        ZeroShotCheckpointer(net()).load(str(path))
+
+
 def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(ZssError, match="none.pth does not exist"):
         ZeroShotCheckpointer(net()).load(str(tmp_path / "none.pth"))

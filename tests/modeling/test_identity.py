@@ -129,6 +129,24 @@ def test_other_sentences_of_a_method_with_both_towers_are_said(make_cfg, tmp_pat
     assert "trained with the sentences ['a photo of a {}.'], here they are ['{}']" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("base", "key", "value"),
+    [
+        ((), "MODEL.CLIP.DENSE_TOKENS", "value"),
+        ((), "MODEL.CLIP.FEATURE_LAYERS", [0]),
+        ((), "MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0]),
+        (TINY, "MODEL.CLIP_ZSS.ALPHA", 5.0),
+        (TINY, "MODEL.CLIP_ZSS.STATISTICS", "clip"),
+    ],
+)
+def test_settings_that_weights_rely_on_are_said(make_cfg, tmp_path, caplog, base, key, value):
+    path = saved(build_model(make_cfg(*base)), tmp_path)
+    std = ("MODEL.PIXEL_STD", [4.0, 5.0, 6.0]) if key.endswith("MEAN") else ()
+    loaded(make_cfg(*base, key, value, *std), path)
+    name = "MODEL.PIXEL_MEAN" if key.endswith("STATISTICS") else key
+    assert f"The checkpoint was trained with {name} " in caplog.text
+
+
 def test_labels_of_classes_that_count_as_unseen_are_said(make_cfg, tmp_path, caplog):
     path = saved(build_model(make_cfg("ZERO_SHOT.SETTING", "supervised")), tmp_path)
     loaded(make_cfg(), path)

@@ -207,6 +207,15 @@ def test_variants_of_other_keys_are_not_averaged_with_each_other(tmp_path):
     ]
 
 
+def test_another_spelling_of_a_value_is_no_second_run(tmp_path):
+    sweep_once(tmp_path, 10.0, "--vary", "TEST.SEEN_BIAS", "0.1")
+    args = sweep.parse_args(
+        [MASKCLIP, "--output", str(tmp_path), "--vary", "TEST.SEEN_BIAS", "0.10"]
+    )
+    with pytest.raises(ZssError, match="has the settings and the seed of .*0.1.* leave it out"):
+        sweep.check_settings(sweep.plan(args), tmp_path)
+
+
 def test_runs_of_other_settings_do_not_enter_one_mean(tmp_path):
     sweep_once(tmp_path, 10.0, "--seeds", "0")
     more = ["--seeds", "1", "--opts", "TEST.SEEN_BIAS"]

@@ -13,7 +13,12 @@ from detectron2.utils import comm
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from zss_d2.clip.activation import activation_of_file, activation_of_tag, choose_quick_gelu
+from zss_d2.clip.activation import (
+    Known,
+    activation_of_file,
+    activation_of_tag,
+    choose_quick_gelu,
+)
 from zss_d2.clip.companion import find_companion
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.image import ImageEncoder
@@ -115,7 +120,8 @@ def _create(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
         )
     shipped = _mini_tags() if name == _MINI else {}
     if pretrained in shipped:
-        return _from_file(name, shipped[pretrained], quick_gelu)
+        known = Known(False, f"the mini CLIP {pretrained!r}")
+        return _from_file(name, shipped[pretrained], quick_gelu, known)
     if not pretrained:
         logger.warning("CLIP %s has random weights (MODEL.CLIP.PRETRAINED is empty)", name)
         return _bare(name, choose_quick_gelu(quick_gelu, name, "", None))
@@ -150,10 +156,12 @@ def _from_tag(name: str, tag: str, quick_gelu: str) -> open_clip.CLIP:
             comm.synchronize()
 
 
-def _from_file(name: str, path: Path, quick_gelu: str) -> open_clip.CLIP:
+def _from_file(
+    name: str, path: Path, quick_gelu: str, known: Known | None = None
+) -> open_clip.CLIP:
     weights = read_weights(path)
     companion = find_companion(weights)
-    known = activation_of_file(weights, companion)
+    known = known or activation_of_file(weights, companion)
     quick = choose_quick_gelu(quick_gelu, name, str(path), known)
     clip = _bare(name, quick, companion.statistics if companion else {})
     load_weights(clip, weights, name)

@@ -108,6 +108,12 @@ class TextEncoder(nn.Module):
                 f"MODEL.TEXT_PROMPTS.INIT is {words!r}: language prompts need words to start from "
                 "and a causal text tower; set MODEL.TEXT_PROMPTS.LENGTH 0"
             )
+        room = len(self.positional_embedding) - 3
+        if length > room:
+            raise ZssError(
+                f"MODEL.TEXT_PROMPTS.LENGTH is {length}; beside it a class name of one token must "
+                f"fit into the text tower, so use {room} or less"
+            )
         ids = ids.repeat(-(-length // len(ids)))[:length]
         tokens = torch.cat([sentence[0, :1], ids])[None].to(self.token_embedding.weight.device)
         *inputs, _ = self._layer_inputs(tokens)

@@ -58,10 +58,15 @@ def read_file(path: Path) -> Mapping[str, Any] | torch.jit.ScriptModule:
         return _read_zip(path)
     if start.startswith(b"\x80"):
         return _read_pickle(path)
-    for magic, what in _LOOKALIKES:
-        if start.lstrip().startswith(magic):
-            raise weights_error(path, f"no weights but {what}")
+    if what := lookalike(path):
+        raise weights_error(path, f"no weights but {what}")
     raise weights_error(path, f"no weights, it begins with {start[:12]!r}; fetch it again")
+
+
+def lookalike(path: Path) -> str:
+    """What a file is that people take for weights, and what to do about it; "" for others."""
+    start = path.open("rb").read(64).lstrip()
+    return next((what for magic, what in _LOOKALIKES if start.startswith(magic)), "")
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:

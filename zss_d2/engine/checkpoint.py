@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from zss_d2.clip.weights_file import lookalike
 from zss_d2.data.files import write_atomic
 from zss_d2.errors import ZssError
 
@@ -56,9 +57,10 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
         try:
             content = torch.load(filename, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            what = lookalike(Path(filename))
+            problem = f"it is {what}" if what else "it is damaged, or no checkpoint of this project"
             raise ZssError(
-                f"checkpoint {filename} cannot be read ({reason}); it is damaged or no checkpoint"
+                f"checkpoint {filename} cannot be read ({type(error).__name__}); {problem}"
             ) from error
         return content if "model" in content else {"model": content}
 

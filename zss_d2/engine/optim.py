@@ -104,11 +104,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     if not names:
         raise ZssError(f"{cfg.MODEL.META_ARCHITECTURE} has nothing to train; use --eval-only")
-    for prefix, _ in cfg.SOLVER.LR_FACTORS:
-        if not any(name.startswith(prefix) for name in names):
+    factors = [list(item) for item in cfg.SOLVER.LR_FACTORS]
+    useful = [item for item in factors if any(name.startswith(item[0]) for name in names)]
+    for prefix, _ in factors:
+        if prefix not in [item[0] for item in useful]:
             raise ZssError(
                 f"SOLVER.LR_FACTORS names {prefix!r}, but no trained parameter starts so; they "
-                f"start with {', '.join(sorted({name.split('.')[0] for name in names}))}"
+                f"start with {', '.join(sorted({name.split('.')[0] for name in names}))}; set "
+                f'SOLVER.LR_FACTORS "{useful}"'
             )
     params = get_default_optimizer_params(
         model,

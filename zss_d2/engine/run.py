@@ -15,13 +15,10 @@ from detectron2.config import CfgNode
 from detectron2.engine import launch
 
 from zss_d2.config import default_config, validate_config
-from zss_d2.config_rules import check_effects, flatten
+from zss_d2.config_rules import flatten, without_effect
 from zss_d2.data.custom import register_custom
 from zss_d2.data.vocabulary import require_distinct_tests
 from zss_d2.errors import ZssError, user_message
-
-# Key of a config file that names the one it stands on.
-BASE_KEY = "_BASE_"
 
 
 def load_config(args: argparse.Namespace) -> CfgNode:
@@ -30,17 +27,17 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         ZssError: missing file, unknown key, value of another type, impossible setting.
     """
-    cfg = default_config()
+    cfg, useless = default_config(), set()
     if args.config_file:
         if not os.path.isfile(args.config_file):
             raise ZssError(f"config file {args.config_file} does not exist; see configs/")
         # Upstream's default would run python code that a yaml file names.
         merge = functools.partial(cfg.merge_from_file, allow_unsafe=False)
         _merge(merge, args.config_file, args.config_file)
-        # What the command line turns off below had its effect in the file.
-        check_effects(cfg, default_config(), _own_keys(args.config_file))
+        # What the command line turns off below had its effect in the file, and the reverse.
+        useless = without_effect(cfg, _own_keys(args.config_file))
     _merge(cfg.merge_from_list, args.opts, "command line")
-    validate_config(cfg, given=args.opts[::2])
+    validate_config(cfg, given=useless.union(args.opts[::2]))
     register_custom(cfg.DATASETS.CUSTOM)
     require_distinct_tests(cfg.DATASETS.TEST)
     cfg.freeze()
@@ -48,12 +45,13 @@ def load_config(args: argparse.Namespace) -> CfgNode:
 
 
 def _own_keys(config_file: str) -> set[str]:
-    """Dotted keys that a config file names on top of the one it stands on.
+    """Dotted keys that a config file itself names.
 
-    None for a file that stands alone, such as the ``config.yaml`` of a run, which has every key.
+    None for the ``config.yaml`` of a run, which has every key and so names none in particular.
     """
-    content = yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}
-    return set(flatten(content)) if BASE_KEY in content else set()
+    keys = set(flatten(yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}))
+    everything = set(flatten(default_config()))
+    return set() if len(everything - keys) < len(everything) / 2 else keys
 
 
 def cpu_cores() -> int:

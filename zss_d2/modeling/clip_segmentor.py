@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -80,6 +80,13 @@ class ClipSegmentor(ZeroShotSegmentor):
             "templates": [] if prompted else list(self.templates),
         }
 
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings(),
+            "MODEL.CLIP.DENSE_TOKENS": self.image_encoder.dense_tokens,
+            "MODEL.CLIP.FEATURE_LAYERS": list(self.image_encoder.feature_layers),
+        }
+
     def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
         """The weights hold both towers, but not their activation; other sentences are a warning.
 
@@ -93,13 +100,19 @@ class ClipSegmentor(ZeroShotSegmentor):
         if identity.get("templates", own["templates"]) != own["templates"]:
             logger.warning(
                 "The checkpoint was trained with the sentences %s, here they are %s",
-                *(identity["templates"], own["templates"]),
+                *(shortened(identity["templates"]), shortened(own["templates"])),
             )
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
         text = self.text_encoder.classifier(class_names, self.templates, self.synonyms)
         return self.image_encoder(images), text
+
+
+def shortened(values: Collection[Any]) -> str:
+    """A list or dict for a message."""
+    text = repr(values)
+    return text if len(text) <= 90 else f"{text[:80]}... ({len(values)} in all)"
 
 
 def describe_clip(clip: ClipIdentity) -> dict[str, Any]:

@@ -124,6 +124,14 @@ class ZeroShotSegmentor(nn.Module):
             "method": type(self).__name__,
             "classes": list(self.classes),
             "train_classes": list(self.train_classes),
+            "settings": self.settings(),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What of the config the weights rely on without showing it in their shapes, by key."""
+        return {
+            "MODEL.PIXEL_MEAN": [round(x, 3) for x in self.pixel_mean.flatten().tolist()],
+            "MODEL.PIXEL_STD": [round(x, 3) for x in self.pixel_std.flatten().tolist()],
         }
 
     def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
@@ -136,6 +144,12 @@ class ZeroShotSegmentor(nn.Module):
         Raises:
             ZssError: its weights mean something else here.
         """
+        own = self.settings()
+        for key, value in identity.get("settings", {}).items():
+            if key in own and own[key] != value:
+                logger.warning(
+                    "The checkpoint was trained with %s %s, here it is %s", key, value, own[key]
+                )
         hidden = set(self.classes) - set(self.train_classes)
         leaked = [name for name in identity.get("train_classes", ()) if name in hidden]
         if leaked:

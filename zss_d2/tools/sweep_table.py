@@ -99,11 +99,23 @@ def _results(folder: Path, config_sha256: str) -> Mapping[str, Any]:
 
 
 def check_settings(runs: Sequence[Run], output: Path) -> None:
-    """Raise `ZssError` where runs would be averaged with earlier ones of other settings."""
-    earlier = {
-        (row["method"], row["varied"], row["variant"]): row for row in earlier_rows(output)[0]
+    """Raise `ZssError` where runs would be averaged with earlier ones of other settings, or twice.
+
+    One run is twice there where a later command spells a value in another way.
+    """
+    rows = earlier_rows(output)[0]
+    earlier = {(row["method"], row["varied"], row["variant"]): row for row in rows}
+    same = {
+        (row["method"], row["varied"], int(row["seed"]), row["settings_sha256"]): row
+        for row in rows
     }
     for run in runs:
+        row = same.get((run.method, run.varied, run.seed, run.settings))
+        if row is not None and (output / row["folder"]).resolve() != run.folder.resolve():
+            raise ZssError(
+                f"{run} has the settings and the seed of {output / row['folder']}, which is in the "
+                "table already; leave it out"
+            )
         row = earlier.get((run.method, run.varied, run.variant))
         if row is not None and row["settings_sha256"] != run.settings:
             raise ZssError(

@@ -68,6 +68,10 @@ class CLIPZSS(ZeroShotSegmentor):
         """With what the rows of the text table stand for."""
         return {**super().identity(), "text": self.classifier.identity()}
 
+    def settings(self) -> dict[str, Any]:
+        own = {"MODEL.CLIP_ZSS.ALPHA": self.alpha, "MODEL.CLIP_ZSS.COSINE": self.cosine}
+        return super().settings() | own
+
     def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
         """Matches the rows of the text table by class name; see `TextClassifier.adopt`."""
         super().adopt(identity, state)

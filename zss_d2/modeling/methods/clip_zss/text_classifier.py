@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zss_d2.clip import TextEncoder
 from zss_d2.errors import ZssError
-from zss_d2.modeling.clip_segmentor import describe_clip, require_activation
+from zss_d2.modeling.clip_segmentor import describe_clip, require_activation, shortened
 from zss_d2.modeling.methods.clip_zss.teacher import Unsaved
 
 logger = logging.getLogger(__name__)
@@ -87,8 +87,9 @@ class TextClassifier(nn.Module):
         ):
             if theirs != ours:
                 raise ZssError(
-                    f"the checkpoint's classes were embedded with the {key.lower()} {theirs}, this "
-                    f"config has {ours}; set MODEL.CLIP.{key} as in its training"
+                    f"the checkpoint's classes were embedded with the {key.lower()} "
+                    f"{shortened(theirs)}, this config has {shortened(ours)}; set MODEL.CLIP.{key} "
+                    "as in its training (and TEMPLATE_SET, which goes before TEMPLATES)"
                 )
         if self._clip and found["clip"]:
             _require_same_clip(found["clip"], self._clip)

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from zss_d2.clip.weights_file import lookalike
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def read_weights(path: str) -> dict[str, Tensor]:
     try:
         content = _content(path)
     except Exception:  # the readers let any error through where bytes make no sense
+        if what := lookalike(Path(path)):
+            raise ZssError(f"{KEY} {shown}: no weights but {what}") from None
         raise ZssError(
             f"{KEY} {shown} cannot be read: it is damaged, holds code to run, or is no file of "
             "weights; save the tensors alone, torch.save(model.state_dict(), ...)"
