@@ -34,7 +34,7 @@ from zss_d2.modeling.precision import network_precision, single_precision, to_si
 logger = logging.getLogger(__name__)
 
 # So many batches without a label, from the first on, end a training.
-_VOID_BATCHES = 20
+_VOID_BATCHES = 1000
 
 
 class ZeroShotSegmentor(nn.Module):
