@@ -190,7 +190,8 @@ def _sizes_of_model(name: str) -> tuple[int, ...] | None:
     config = open_clip.get_model_config(name)
     image, text = config["vision_cfg"], config["text_cfg"]
     patch, side = image.get("patch_size"), image.get("image_size", 224)
-    if not isinstance(patch, int) or not isinstance(side, int) or config.get("custom_text"):
+    other_text = config.get("custom_text") or text.get("hf_model_name")
+    if not isinstance(patch, int) or not isinstance(side, int) or other_text:
         return None
     return (
         *(config["embed_dim"], image.get("width", 768), image.get("layers", 12), patch),
