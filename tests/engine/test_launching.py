@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.conftest import TINY_CONFIG
-from zss_d2.engine import load_config, run
-from zss_d2.engine.run import check_devices
+from zss_d2.engine import run
+from zss_d2.engine.launching import check_devices
 from zss_d2.errors import ZssError
 
 
@@ -19,37 +19,6 @@ def arguments(*opts: str, config_file: str = str(TINY_CONFIG), num_gpus: int = 1
         machine_rank=0,
         dist_url="auto",
     )
-
-
-def test_overrides_win_and_the_config_is_frozen():
-    cfg = load_config(arguments("SOLVER.MAX_ITER", "7"))
-    assert cfg.SOLVER.MAX_ITER == 7
-    assert cfg.MODEL.CLIP.NAME == "zss-tiny"
-    assert cfg.is_frozen()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"config_file": "none.yaml"}, "none.yaml does not exist"),
-        ({"opts": ["SOLVER.MAXITER", "7"]}, "command line: .*SOLVER.MAXITER"),
-        ({"opts": ["SOLVER.MAX_ITER", "many"]}, "command line: .*SOLVER.MAX_ITER"),
-        ({"opts": ["SOLVER.MAX_ITER"]}, "command line: .*odd length|command line: .*SOLVER"),
-        ({"opts": ["ZERO_SHOT.SETTING", "blind"]}, "'blind'; use one of 'inductive', 'supervised'"),
-        ({"opts": ["INPUT.FORMAT", "BGR"]}, "INPUT.FORMAT is 'BGR'"),
-    ],
-)
-def test_wrong_configs_are_explained(given, message):
-    opts = given.pop("opts", [])
-    with pytest.raises(ZssError, match=message):
-        load_config(arguments(*opts, **given))
-
-
-def test_a_misspelt_key_in_a_file_names_the_file(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("SOLVER:\n  MAXITER: 3\n")
-    with pytest.raises(ZssError, match=r"mine.yaml: .*SOLVER.MAXITER"):
-        load_config(arguments(config_file=str(path)))
 
 
 def test_more_processes_than_devices_are_refused(make_cfg, monkeypatch):
@@ -97,11 +66,3 @@ def test_bugs_keep_their_traceback():
 
     with pytest.raises(RuntimeError, match="a bug"):
         run(main, arguments())
-
-
-def test_a_config_runs_no_code(tmp_path):
-    path, mark = tmp_path / "evil.yaml", tmp_path / "mark"
-    path.write_text(f"SEED: !!python/object/apply:pathlib.Path.touch [{mark}]\n")
-    with pytest.raises(ZssError, match="evil.yaml: "):
-        load_config(arguments(config_file=str(path)))
-    assert not mark.exists()
