@@ -7,11 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from zss_d2.command_line import Parser
 from zss_d2.data.benchmark import load_benchmark
 from zss_d2.data.coco import json_pairs
+from zss_d2.data.data_command import data_command
 from zss_d2.data.files import require_folder
+from zss_d2.data.listing import IMAGE_SUFFIXES, files_by_id
 from zss_d2.data.prepare import Pair, add_common_arguments, main
-from zss_d2.data.registry import IMAGE_SUFFIXES, MASK_SUFFIXES, datasets_root, files_by_id
+from zss_d2.data.registry import datasets_root
 
 # mmsegmentation's converter leaves its own files among the maps.
 FOREIGN_SUFFIX = "_labelTrainIds"
@@ -35,7 +38,7 @@ def coco_pairs(root: Path, folder: str, masks: str) -> list[Pair]:
             annotations / f"stuff_{folder}.json", annotations / f"instances_{folder}.json", photos
         )
     require_folder(maps, "fetch stuffthingmaps_trainval2017.zip, or pass --masks json")
-    masks_by_id = files_by_id(maps, MASK_SUFFIXES)
+    masks_by_id = files_by_id(maps, (".png",))
     ids = files_by_id(photos, IMAGE_SUFFIXES).keys() | {
         image_id for image_id in masks_by_id if not image_id.endswith(FOREIGN_SUFFIX)
     }
@@ -43,11 +46,12 @@ def coco_pairs(root: Path, folder: str, masks: str) -> list[Pair]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Read the photos of COCO 2017 and the PNG maps of COCO-Stuff, or, where these "
+    parser = Parser(
+        "Read the photos of COCO 2017 and the PNG maps of COCO-Stuff, or, where these "
         "are missing, its annotation files, and write masks with the ids 0..170 (unlabelled: 255) "
         "beside links to the photos. The originals are not changed. Running it again continues "
-        "where it stopped. Exit status 2 and one line per bad file if something is wrong."
+        "where it stopped. Exit status 2 and one line per bad file if something is wrong.",
+        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument(
         "--coco-root",
@@ -68,6 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@data_command
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)

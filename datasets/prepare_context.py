@@ -7,11 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from zss_d2.command_line import Parser
 from zss_d2.data.benchmark import build_lut, load_benchmark
+from zss_d2.data.data_command import data_command
 from zss_d2.data.files import read_mask, read_matlab_mask, require_folder
+from zss_d2.data.listing import files_by_id
 from zss_d2.data.prepare import Pair, add_common_arguments, main, read_id_list
 from zss_d2.data.registry import datasets_root
-from zss_d2.errors import ZssError, command
+from zss_d2.errors import ZssError
 
 BENCHMARKS = ("context59", "context60")
 ORIGINAL = "mat"
@@ -23,13 +26,13 @@ def context_pairs(args: argparse.Namespace, split: str) -> list[Pair]:
     photos = args.voc_root / "JPEGImages"
     require_folder(photos, "let --voc-root name the VOC2010 folder (see datasets/README.md)")
     require_folder(args.masks, "let --masks name the folder of .mat or .png masks")
-    ids = read_id_list(getattr(args, f"{split}_list"))
+    ids = read_id_list(getattr(args, f"{split}_list"), photos)
     suffix, read = (".mat", read_matlab_mask) if args.encoding == ORIGINAL else (".png", read_mask)
     return [Pair(i, photos / f"{i}.jpg", args.masks / f"{i}{suffix}", read) for i in ids]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    choice = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    choice = Parser(None, add_help=False, allow_abbrev=False)
     choice.add_argument(
         "--benchmark",
         choices=BENCHMARKS,
@@ -38,13 +41,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: %(default)s). Scores of the two cannot be compared",
     )
     benchmark = choice.parse_known_args(argv)[0].benchmark
-    parser = argparse.ArgumentParser(
-        parents=[choice],
-        allow_abbrev=False,
-        description="Read the photos of VOC 2010, the masks and lists of PASCAL Context, and write "
+    parser = Parser(
+        "Read the photos of VOC 2010, the masks and lists of PASCAL Context, and write "
         "masks with train ids (void: 255) beside links to the photos. The originals are not "
         "changed. Running it again continues where it stopped. Exit status 2 and one line per bad "
         "file if something is wrong.",
+        parents=[choice],
+        allow_abbrev=False,
+        formatter_class=argparse.HelpFormatter,
     )
     root = datasets_root() / "VOC2010"
     parser.add_argument(
@@ -91,7 +95,7 @@ def choose_encoding(masks: Path, encoding: str | None) -> str:
     """Return the encoding to read; raises ZssError where PNG masks come without being told."""
     if encoding:
         return encoding
-    if masks.is_dir() and not any(masks.glob("*.mat")) and any(masks.glob("*.png")):
+    if masks.is_dir() and not files_by_id(masks, (".mat",)) and files_by_id(masks, (".png",)):
         raise ZssError(
             f"{masks}: holds .png masks, whose class order cannot be seen; pass --encoding "
             "png_alphabetical (mmsegmentation's converter) or png_voc_first (59_labels.txt)"
@@ -99,7 +103,7 @@ def choose_encoding(masks: Path, encoding: str | None) -> str:
     return ORIGINAL
 
 
-@command
+@data_command
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)

@@ -6,26 +6,30 @@ from __future__ import annotations
 import argparse
 import sys
 
+from zss_d2.command_line import Parser, whole
 from zss_d2.data.benchmark import Benchmark, load_benchmark
+from zss_d2.data.data_command import data_command
 from zss_d2.data.mini.write import claim_folder, write_split
 from zss_d2.data.prepare import add_output_arguments, check_split
-from zss_d2.errors import command
 
 
 def parse_args(benchmark: Benchmark, argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Draw the scenes of the mini world (docs/mini.md) and their masks. Nothing is "
-        "downloaded. Running it again continues where it stopped."
+    parser = Parser(
+        "Draw the scenes of the mini world (docs/mini.md) and their masks. Nothing is downloaded. "
+        "Running it again continues where it stopped.",
+        formatter_class=argparse.HelpFormatter,
     )
     for split in benchmark.splits.values():
         parser.add_argument(
             f"--{split.name}",
-            type=int,
+            type=whole(0),
             default=split.expected_images,
             metavar="N",
             help=f"scenes in zss_mini_{split.name} (default: %(default)s)",
         )
-    parser.add_argument("--seed", type=int, default=0, help="of the world (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, help="of the world (default: %(default)s)"
+    )
     add_output_arguments(parser, benchmark)
     parser.add_argument(
         "--check",
@@ -35,7 +39,7 @@ def parse_args(benchmark: Benchmark, argv: list[str] | None = None) -> argparse.
     return parser.parse_args(argv)
 
 
-@command
+@data_command
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns 0, or 2 after a line per problem."""
     benchmark = load_benchmark("mini")

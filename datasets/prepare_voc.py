@@ -7,7 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from zss_d2.command_line import Parser
 from zss_d2.data.benchmark import load_benchmark
+from zss_d2.data.data_command import data_command
 from zss_d2.data.prepare import Pair, add_common_arguments, main, read_id_list
 from zss_d2.data.registry import datasets_root
 from zss_d2.errors import ZssError
@@ -23,16 +25,18 @@ def voc_pairs(root: Path, list_name: str, masks: str) -> list[Pair]:
                 f"{root / folder}: no such folder; let --voc-root name the VOC2012 folder, or set "
                 "DETECTRON2_DATASETS to the folder that holds it (see datasets/README.md)"
             )
-    ids = read_id_list(root / "ImageSets" / "Segmentation" / f"{list_name}.txt")
-    return [Pair(i, root / "JPEGImages" / f"{i}.jpg", root / masks / f"{i}.png") for i in ids]
+    photos = root / "JPEGImages"
+    ids = read_id_list(root / "ImageSets" / "Segmentation" / f"{list_name}.txt", photos)
+    return [Pair(i, photos / f"{i}.jpg", root / masks / f"{i}.png") for i in ids]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Read the photos, masks and lists of VOC 2012, and write masks with the ids "
+    parser = Parser(
+        "Read the photos, masks and lists of VOC 2012, and write masks with the ids "
         "0..19 (background and void: 255) beside links to the photos. The originals are not "
         "changed. Running it again continues where it stopped. Exit status 2 and one line per bad "
-        "file if something is wrong."
+        "file if something is wrong.",
+        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument(
         "--voc-root",
@@ -59,6 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@data_command
 def run(argv: list[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, default_argument_parser
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 import train_net
-from zss_d2.engine import ZeroShotTrainer, run
+from zss_d2.engine import ZeroShotTrainer, argument_parser, run
 
 
 class Witness(HookBase):
@@ -58,4 +58,4 @@ def main(cfg: CfgNode, args: argparse.Namespace) -> object:
 
 
 if __name__ == "__main__":
-    run(main, default_argument_parser().parse_args())
+    run(main, argument_parser().parse_args())

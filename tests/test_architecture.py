@@ -8,8 +8,17 @@ from tests.conftest import ROOT
 
 # A package may import from those that stand before it.
 ORDER = (
-    *("errors", "config_rules", "config", "data", "clip", "modeling", "evaluation", "engine"),
-    "tools",
+    *(
+        "errors",
+        "command_line",
+        "random_streams",
+        "yaml_file",
+        "config_values",
+        "config_checks",
+        "config_rules",
+        "config_merge",
+    ),
+    *("config", "data", "clip", "modeling", "evaluation", "engine", "tools"),
 )
 PACKAGE = ROOT / "zss_d2"
 

@@ -7,14 +7,14 @@ as data, so a new method needs no change here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from zss_d2.config_rules import check_effects, check_values, value_of
+from zss_d2.config_rules import check_effects, check_values
 from zss_d2.errors import ZssError
 
 _METHODS = Path(__file__).parent / "modeling" / "methods"
@@ -46,40 +46,7 @@ def validate_config(cfg: CN, given: Collection[str] = ()) -> None:
     """
     check_values(cfg)
     check_effects(cfg, default_config(), given)
-    if cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE != "absolute":
-        raise ZssError(f"INPUT.CROP.TYPE is {cfg.INPUT.CROP.TYPE!r}; use 'absolute' (px)")
-    for low, high in (
-        ("SOLVER.MIN_LR", "SOLVER.BASE_LR"),
-        ("TEST.SLIDE.STRIDE", "TEST.SLIDE.CROP"),
-        ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
-    ):
-        if value_of(cfg, low) > value_of(cfg, high):
-            raise ZssError(
-                f"{low} is {value_of(cfg, low)}, above {high}, {value_of(cfg, high)}; lower it"
-            )
-    if cfg.INPUT.SCALE_RANGE[0] > cfg.INPUT.SCALE_RANGE[1]:
-        raise ZssError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; give the smaller one first")
-    if cfg.INPUT.CROP.ENABLED and not all(isinstance(side, int) for side in cfg.INPUT.CROP.SIZE):
-        raise ZssError(f"INPUT.CROP.SIZE is {cfg.INPUT.CROP.SIZE}; give whole px")
-    _check_statistics(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-    loss = cfg.MODEL.LOSS
-    if loss.NAME == "nel" and loss.FOCAL_WEIGHT == loss.DICE_WEIGHT == 0:
-        raise ZssError(
-            "MODEL.LOSS.FOCAL_WEIGHT and DICE_WEIGHT are both 0; nothing would be learnt"
-        )
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.AUTOCAST:
-        raise ZssError(
-            f"SOLVER.AMP.ENABLED is True and MODEL.AUTOCAST {cfg.MODEL.AUTOCAST!r}; only one of "
-            "them can choose the precision, turn the other off"
-        )
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise ZssError(
-            f"SOLVER.AMP.ENABLED needs a GPU and MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; use "
-            "MODEL.AUTOCAST bfloat16, which works on any device"
-        )
-
-
-def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
     if len(mean) != len(std) or len(mean) not in (0, 3):
         raise ZssError(
             f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std}; give three values for each, or "
@@ -100,6 +67,10 @@ def _add_data_config(cfg: CN) -> None:
     # Which training images are used. all: every one, their unseen pixels are ignored.
     # without_unseen: only images that show no unseen class at all, as some of the literature does.
     cfg.ZERO_SHOT.TRAIN_IMAGES = "all"
+
+    # Batches are padded anyway, and grouping would make the order of images depend on the number of
+    # processes.
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
 
     # Descriptions (yaml, see datasets/README.md) of data sets of one's own; paths relative to the
     # working directory. They are registered as zss_<name>_<split>.
@@ -216,6 +187,15 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.WARMUP_METHOD = "linear"
     # [name, factor]: parameters whose qualified name starts with `name` learn at factor * BASE_LR.
     cfg.SOLVER.LR_FACTORS = []
+    # Minutes after the last checkpoint at which another one is written, whatever CHECKPOINT_PERIOD
+    # says; 0: off.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
+    # Checkpoints model_<iteration>.pth that are kept, the newest, beside model_final.pth and
+    # model_best.pth; 0: all.
+    cfg.SOLVER.CHECKPOINT_KEEP = 5
+    # Metric of the first test set, such as "hIoU" or "mIoU-U", whose best value decides what
+    # model_best.pth is; "": there is none. It is measured every TEST.EVAL_PERIOD.
+    cfg.SOLVER.CHECKPOINT_BEST = ""
 
 
 def _add_test_config(cfg: CN) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.clip.weight_files import (
     half_as_openai,
     openai_state,
     save_archive,
+    save_archive_that_writes,
     tiny_clip,
     towers_of,
     transformers_state,
@@ -115,7 +116,8 @@ NO_WEIGHTS = {
     "json": (b'{"metadata": {"total_size": 1}, "weight_map": {}}', "JSON"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "TensorFlow"),
     "text": (b"no weights", "begins with b'no weights'"),
-    "half a pickle": (b"\x80\x02}q\x00(X\x05\x00", "damaged or unfinished"),
+    "half a pickle": (b"\x80\x02}q\x00(X\x05\x00", "a pickle that torch.save has not written"),
+    "array": (b"\x93NUMPY\x01\x00v\x00", "one NumPy array"),
 }
 
 
@@ -142,10 +144,37 @@ def test_a_folder_names_the_files_in_it(tmp_path):
 
 
 def test_python_objects_in_a_file_are_not_made(tmp_path):
-    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "clip.pt")
+    torch.save({"state_dict": {}, "args": Path("x")}, tmp_path / "clip.pt")
     message = error_of(tmp_path / "clip.pt")
-    assert "Python code to run, argparse.Namespace" in message
+    assert "Python code to run, pathlib.PosixPath" in message
     assert "torch.save(model.state_dict(), ...)" in message
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_code_of_an_archive_does_not_run(tmp_path):
+    """``torch.jit.load`` runs what the archive says that a module is restored by."""
+    written = tmp_path / "written"
+    save_archive_that_writes(written, tmp_path / "clip.pt")
+    torch.jit.load(tmp_path / "clip.pt")
+    assert written.exists()
+    written.unlink()
+    assert "holds nothing; save model.state_dict()" in error_of(tmp_path / "clip.pt")
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("what", ["os.system", "torch.load", "zss_d2.errors.command"])
+def test_an_archive_names_no_functions(clip, tmp_path, what):
+    save_archive(openai_state(clip), tmp_path / "whole.pt")
+    module, _, name = what.rpartition(".")
+    call = f"c{module}\n{name}\n(S'x'\ntR.".encode()
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as whole,
+        zipfile.ZipFile(tmp_path / "clip.pt", "w") as changed,
+    ):
+        for entry in whole.namelist():
+            is_pickle = entry.endswith("/data.pkl")
+            changed.writestr(entry, call if is_pickle else whole.read(entry))
+    assert f"holds Python code to run, {what}" in error_of(tmp_path / "clip.pt")
 
 
 class TestMisfits:
@@ -189,6 +218,13 @@ class TestMisfits:
     def test_two_clips_in_one_file_are_not_chosen_from(self, save, clip):
         both = prefixed(clip.state_dict(), "model.") | prefixed(clip.state_dict(), "ema.")
         assert "holds 2 CLIPs, first 'model.'" in error_of(save(both))
+
+    def test_numbers_that_mean_nothing_are_refused(self, save, clip):
+        state = clip.state_dict()
+        state["visual.proj"] = torch.full_like(state["visual.proj"], torch.nan)
+        assert "1 of 73 tensors hold NaN or infinity, first 'visual.proj'" in error_of(save(state))
+        state["visual.proj"] = torch.ones(64, 64, dtype=torch.int8)
+        assert "visual.proj holds int8 numbers, float32 is needed" in error_of(save(state))
 
     def test_no_tensors_at_all(self, save):
         assert "holds a list" in error_of(save([1, 2]))

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from zss_d2.data import toy_custom, toy_voc
+from zss_d2.data import check, toy_custom, toy_voc
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
 
@@ -51,3 +51,16 @@ def yard(tmp_path, monkeypatch) -> Path:
     """The yaml of six generated images; nothing else is below DETECTRON2_DATASETS."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     return toy_custom.generate(tmp_path / "yard")
+
+
+@pytest.fixture
+def run_check(capsys):
+    """Run `zss_d2.data.check`; gives (exit status, output, lines that begin with ``error: ``)."""
+
+    def call(*arguments: str) -> tuple[int, str, list[str]]:
+        capsys.readouterr()
+        status = check.main(["--workers", "1", *(str(argument) for argument in arguments)])
+        out, err = capsys.readouterr()
+        return status, out, [line for line in err.splitlines() if line.startswith("error: ")]
+
+    return call

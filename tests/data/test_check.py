@@ -15,16 +15,8 @@ from zss_d2.data.toy_voc import voc_palette
 
 
 @pytest.fixture
-def run(capsys):
-    """Run the command; gives (exit status, output, lines that begin with ``error: ``)."""
-
-    def call(*arguments: str) -> tuple[int, str, list[str]]:
-        capsys.readouterr()
-        status = check.main(["--workers", "1", *(str(argument) for argument in arguments)])
-        out, err = capsys.readouterr()
-        return status, out, [line for line in err.splitlines() if line.startswith("error: ")]
-
-    return call
+def run(run_check):
+    return run_check
 
 
 def mask_of(yard: Path, name: str = "yard_1") -> Path:
@@ -243,7 +235,7 @@ def test_photos_that_are_read_in_another_way_than_elsewhere_are_pointed_out(yard
     status, out, _ = run(yard)
     assert status == 0
     assert "note: train: 1 photos, such as yard_0, are 16-bit grey: 0..65535 become 0..255" in out
-    assert "note: train: 1 photos, such as yard_1, are 16-bit grey and nearly black" in out
+    assert "note: train: 1 photos, such as yard_1, are 16-bit and nearly black" in out
     assert "note: train: 1 photos, such as yard_2, have transparency, which is dropped" in out
     Image.fromarray(levels.astype(np.float32)).save(photos / "yard_0.png", format="TIFF")
     status, _, errors = run(yard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,7 @@ def test_preparing_from_annotations_and_from_maps_gives_the_same_files(coco, pre
             assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(twin)))
     prepared = np.asarray(Image.open(tmp_path / "a/annotations/train2017/000000000007.png"))
     assert np.array_equal(prepared, remap(expected, load_benchmark("coco_stuff").lut))
+    assert "train: 0 prepared, 2 were up to date" in prepare("--output", str(tmp_path / "b"))[1]
     for output in ("a", "b"):
         check = ("--check", "--compare-originals", "--skip-missing")
         status, out, err = prepare("--output", str(tmp_path / output), *check)
@@ -187,6 +189,51 @@ def test_a_map_with_an_undefined_value_or_without_photo_is_named(coco, prepare):
     assert "1 (000000000011.jpg)" in err
 
 
+@pytest.mark.parametrize("kind", ["stuff", "instances"])
+def test_other_annotations_make_the_masks_anew(coco, prepare, kind):
+    root, expected = coco
+    prepare()
+    assert "train: 0 prepared, 2 were up to date" in prepare()[1]
+    path = root / "annotations" / f"{kind}_train2017.json"
+    data = json.loads(path.read_text())
+    data["annotations"] = [a for a in data["annotations"] if a["category_id"] not in (SKY, DOG)]
+    path.write_text(json.dumps(data))
+    # As old as an archive may say.
+    os.utime(path, (1e9, 1e9))
+    assert "train: 2 prepared, 0 were up to date" in prepare()[1]
+    prepared = np.asarray(
+        Image.open(root.parent / "zss/coco_stuff/annotations/train2017/000000000007.png")
+    )
+    gone = SKY - 1 if kind == "stuff" else DOG - 1
+    assert load_benchmark("coco_stuff").raw_to_train[gone] not in prepared
+
+
+@pytest.mark.parametrize(
+    "name", ["../000000000007.jpg", "/etc/passwd", "val/7.jpg", "..", "", "a\\b.jpg", None, 7]
+)
+def test_an_annotation_file_cannot_lead_out_of_its_folder(coco, prepare, name):
+    path = coco[0] / "annotations" / "stuff_train2017.json"
+    data = json.loads(path.read_text())
+    data["images"][0]["file_name"] = name
+    path.write_text(json.dumps(data))
+    before = sorted(coco[0].parent.rglob("*"))
+    status, _, err = prepare()
+    assert status == 2
+    assert f"{path}: image 7 has the file_name {name!r}, which is no name of a file" in err
+    assert sorted(coco[0].parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["height", "width"])
+def test_an_image_without_its_size_is_named(coco, prepare, key):
+    path = coco[0] / "annotations" / "stuff_train2017.json"
+    data = json.loads(path.read_text())
+    del data["images"][0][key]
+    path.write_text(json.dumps(data))
+    status, _, err = prepare()
+    assert (status, f"000000000007.jpg lacks '{key}'" in err) == (2, True)
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -208,9 +255,9 @@ def test_annotation_files_that_do_not_fit_are_named(coco, prepare, damage, expec
 def test_a_missing_or_broken_annotation_file_is_one_line(coco, prepare):
     path = coco[0] / "annotations" / "stuff_train2017.json"
     path.write_text("{")
-    assert f"{path}: cannot read the annotations" in prepare()[2]
+    assert f"{path}: is no JSON" in prepare()[2]
     path.unlink()
-    assert f"{path}: cannot read the annotations" in prepare()[2]
+    assert f"{path}: cannot be read (No such file or directory)" in prepare()[2]
 
 
 def test_a_segmentation_that_cannot_be_decoded_is_a_problem_of_its_image(coco):

@@ -89,7 +89,7 @@ def test_an_edited_map_never_meets_masks_of_the_old_one(yard):
 def test_a_raw_value_outside_the_map_is_named_with_its_file(yard):
     mapping = {0: 0, 1: 1, 2: 2, 9: "stripe"}
     register_custom([rewrite(yard, name="holes", raw_to_train=mapping)])
-    with pytest.raises(ZssError, match=r"yard_\d\.png: value 3 \(\d+ pixels\) not defined"):
+    with pytest.raises(ZssError, match=r"yard_\d\.png: value 3 \(\d+ pixels\) without a meaning"):
         DatasetCatalog.get("zss_holes_train")
 
 

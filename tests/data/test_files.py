@@ -15,7 +15,7 @@ from PIL import Image
 from zss_d2.data import files
 from zss_d2.data.convert import Job, Pair, is_current
 from zss_d2.data.files import image_size, read_mask, read_pair, read_photo
-from zss_d2.data.registry import files_by_id
+from zss_d2.data.listing import files_by_id
 from zss_d2.errors import ZssError
 
 WIDE = np.array([[0, 128, 129, 257], [32768, 40000, 65278, 65535]], np.uint16)
@@ -129,7 +129,7 @@ def test_a_wide_photo_that_is_nearly_black_is_announced(tmp_path, monkeypatch, c
     assert not caplog.text
     path = save(tmp_path / "camera.png", WIDE // 16)
     assert read_photo(path).max() == 16
-    assert f"{path}: 16-bit photo without a value above 4095 of 65535" in caplog.text
+    assert f"{path}: 16-bit photo without a value above 16 of 255" in caplog.text
 
 
 def packed_png(path: Path, labels: np.ndarray, bits: int) -> Path:
@@ -220,5 +220,5 @@ def test_a_converted_mask_of_a_turned_photo_is_not_made_again_and_again(tmp_path
 def test_two_photos_of_one_id_are_not_to_be_removed(tmp_path):
     for suffix in (".jpg", ".png"):
         save(tmp_path / f"a{suffix}", GREY)
-    with pytest.raises(ZssError, match=r"have the same id 'a'; rename one$"):
+    with pytest.raises(ZssError, match=r"have the same id 'a'; keep masks and images in folders"):
         files_by_id(tmp_path, (".jpg", ".png"))

@@ -93,6 +93,25 @@ def test_59_class_pngs_are_read_in_the_order_that_is_named(voc2010, prepare, enc
     assert "aeroplane" in out
 
 
+def test_another_order_makes_the_masks_anew(voc2010, prepare):
+    """What the first, mistaken run has written is not up to date for the second."""
+    order = {"background": 0, "aeroplane": 1, "bag": 21, "plate": 45, "chair": 9}
+    masks = ("--masks", str(to_png(voc2010, order)))
+    assert prepare("--benchmark", "context60", *masks, "--encoding", "png_alphabetical")[0] == 0
+    assert rows(voc2010, "context60") != list(NAMES)
+    status, out, _ = prepare("--benchmark", "context60", *masks, "--encoding", "png_voc_first")
+    assert (status, "train: 2 prepared, 0 were up to date" in out) == (0, True)
+    assert rows(voc2010, "context60") == list(NAMES)
+
+
+def test_preparing_mat_files_again_changes_nothing(voc2010, prepare):
+    prepare()
+    folder = voc2010.parent / "zss"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert "train: 0 prepared, 2 were up to date" in prepare()[1]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_png_masks_without_a_named_order_are_refused(voc2010, prepare):
     masks = to_png(voc2010, dict.fromkeys(NAMES, 1))
     status, _, err = prepare("--masks", str(masks))
@@ -116,9 +135,11 @@ def test_the_wrong_order_shows_in_the_comparison_with_the_originals(voc2010, pre
     [
         ({"Other": np.zeros((6, 8), np.uint8)}, "no variable LabelMap"),
         ({"LabelMap": np.zeros((6, 8))}, "LabelMap is float64"),
-        ({"LabelMap": np.full((6, 8), 460, np.uint16)}, "value 460 (48 pixels) not defined"),
+        ({"LabelMap": np.full((6, 8), 460, np.uint16)}, "value 460 (48 pixels) without a meaning"),
         ({"LabelMap": np.zeros((2, 2), np.uint8)}, "the mask is 2x2 px but its image"),
         (b"no matlab", "unreadable mask"),
+        (b"MATLAB 5.0 MAT-file" * 9, "unreadable mask"),
+        ({"LabelMap": np.full((6, 8), -3, np.int16)}, "value -3 (48 pixels) without a meaning"),
     ],
 )
 def test_a_bad_mat_file_is_named(voc2010, prepare, content, expected):

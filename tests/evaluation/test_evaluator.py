@@ -16,7 +16,7 @@ from pycocotools import mask
 
 from zss_d2.data.files import read_mask
 from zss_d2.errors import ZssError
-from zss_d2.evaluation import ZeroShotSemSegEvaluator, read_results, write_results
+from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
 from zss_d2.evaluation.counts import counts_file, read_counts
 from zss_d2.evaluation.evaluator import format_table
 from zss_d2.evaluation.metrics import confusion_matrix, summarize
@@ -226,7 +226,7 @@ def test_any_number_of_processes_gives_the_same(dataset, tmp_path):
         path = tmp_path / str(processes)
         launch(evaluate_share, processes, dist_url="auto", args=(dataset, str(path)))
         stored = read_counts(counts_file(path, NAME))
-        files.append((read_results(path / "results.json"), stored))
+        files.append((json.loads((path / "results.json").read_text()), stored))
     for results, stored in files[1:]:
         assert results == files[0][0]
         assert (stored.confusion == files[0][1].confusion).all()

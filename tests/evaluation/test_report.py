@@ -269,7 +269,7 @@ def test_a_description_is_found_from_where_the_training_ran(tmp_path, monkeypatc
     assert str(gone) == "gone.yaml"
     assert custom_descriptions(tmp_path) == []
     (folder / "config.yaml").write_text("DATASETS: {CUSTOM: [")
-    with pytest.raises(ZssError, match="config.yaml cannot be read"):
+    with pytest.raises(ZssError, match="config.yaml: line 1: invalid yaml"):
         custom_descriptions(folder)
 
 

@@ -9,11 +9,11 @@ from zss_d2.evaluation import read_results, results, write_results
 from zss_d2.evaluation.results import collect_provenance
 
 
-def test_results_are_plain_json_and_nan_becomes_null(tmp_path):
-    path = tmp_path / "results.json"
-    write_results(path, {"set": {"mIoU": 12.5, "hIoU": float("nan")}}, {"seed": 3})
+def test_results_are_plain_json_and_nan_becomes_null(make_cfg, tmp_path):
+    path, provenance = tmp_path / "results.json", collect_provenance(make_cfg(), "", None)
+    write_results(path, {"set": {"mIoU": 12.5, "hIoU": float("nan")}}, provenance)
     json.loads(path.read_text(), parse_constant=lambda text: pytest_fail(text))
-    assert read_results(path) == {"set": {"mIoU": 12.5, "hIoU": None}, "provenance": {"seed": 3}}
+    assert read_results(path) == {"set": {"mIoU": 12.5, "hIoU": None}, "provenance": provenance}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 

@@ -71,7 +71,7 @@ class InferenceTester:
 
     def test_a_checkpoint_of_another_model_is_refused(self, model, tmp_path):
         ZeroShotCheckpointer(torch.nn.Linear(2, 2), str(tmp_path)).save("other")
-        with pytest.raises(ZssError, match="other.pth belongs to another model"):
+        with pytest.raises(ZssError, match="other.pth: belongs to another model"):
             ZeroShotCheckpointer(model).load(str(tmp_path / "other.pth"))
 
 

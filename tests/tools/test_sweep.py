@@ -6,25 +6,16 @@ import json
 import pytest
 
 from tests.conftest import ROOT, TINY_CONFIG
+from tests.tools.pretended import pretend
 from zss_d2.errors import ZssError
-from zss_d2.evaluation.results import config_hash
-from zss_d2.tools import sweep
+from zss_d2.tools import sweep, sweep_run
+from zss_d2.tools.sweep_state import finished
 
 MASKCLIP = str(ROOT / "configs/maskclip_voc.yaml")
 
 
 def arguments(tmp_path, *more: str):
     return sweep.parse_args([str(TINY_CONFIG), MASKCLIP, "--output", str(tmp_path), *more])
-
-
-def pretend(run: sweep.Run, metrics: dict, **provenance) -> None:
-    """Write the results that a run of exactly this configuration would have left."""
-    cfg = run.config()
-    known = dict.fromkeys(("commit", "uncommitted_changes", "detectron2", "torch", "device"), "x")
-    known |= {"config_sha256": config_hash(cfg), "iteration": cfg.SOLVER.MAX_ITER} | provenance
-    run.folder.mkdir(parents=True, exist_ok=True)
-    content = {cfg.DATASETS.TEST[0]: metrics, "provenance": known}
-    (run.folder / "results.json").write_text(json.dumps(content))
 
 
 def test_plan_is_configs_times_values_times_seeds(tmp_path):
@@ -70,14 +61,14 @@ def test_a_view_of_other_data_is_refused(tmp_path):
 
 def test_only_the_same_finished_configuration_counts_as_done(tmp_path):
     run = sweep.plan(arguments(tmp_path))[0]
-    assert not sweep.finished(run, run.config())
+    assert not finished(run)
     pretend(run, {}, iteration=25)
-    assert not sweep.finished(run, run.config())
+    assert not finished(run)
     pretend(run, {})
-    assert sweep.finished(run, run.config())
-    with pytest.raises(ZssError, match="run of another configuration; give another --output"):
+    assert finished(run)
+    with pytest.raises(ZssError, match="run of another configuration, SOLVER.BASE_LR 0.001 there"):
         changed = sweep.plan(arguments(tmp_path, "--opts", "SOLVER.BASE_LR", "0.5"))[0]
-        sweep.finished(changed, changed.config())
+        finished(changed)
 
 
 def test_tables_by_hand(tmp_path):
@@ -172,7 +163,7 @@ def sweep_once(tmp_path, hiou: float, *more: str) -> str:
     args = sweep.parse_args([MASKCLIP, "--output", str(tmp_path), *more])
     runs = sweep.plan(args)
     for run in runs:
-        if not sweep.finished(run, run.config()):
+        if not finished(run):
             pretend(run, {"hIoU": hiou})
     return sweep.write_tables(sweep.collect(runs), tmp_path)
 
@@ -224,7 +215,10 @@ def test_runs_of_other_settings_do_not_enter_one_mean(tmp_path):
         if bias == "0.0":
             sweep.check_settings(runs, tmp_path)
             continue
-        message = "seed 1 would be averaged with .*seed0, which has other settings; give another"
+        message = (
+            "seed 1 would be averaged with .*seed0, which has other settings: TEST.SEEN_BIAS 0.0 "
+            "there and 0.1 here; give another"
+        )
         with pytest.raises(ZssError, match=message):
             sweep.check_settings(runs, tmp_path)
 
@@ -259,18 +253,18 @@ def test_an_interrupted_run_does_not_go_on_with_other_settings(tmp_path):
     (run,) = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path)]))
     run.folder.mkdir(parents=True)
     (run.folder / "config.yaml").write_text(run.config().dump())
-    assert not sweep.finished(run, run.config())
+    assert not finished(run)
     more = ["--opts", "TEST.SEEN_BIAS", "0.1"]
     (other,) = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path), *more]))
     with pytest.raises(ZssError, match="run of another configuration"):
-        sweep.finished(other, other.config())
+        finished(other)
 
 
 def test_an_installed_package_without_the_script_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "TRAIN_NET", tmp_path / "train_net.py")
+    monkeypatch.setattr(sweep_run, "TRAIN_NET", tmp_path / "train_net.py")
     runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path)]))
     with pytest.raises(ZssError, match="train_net.py does not exist; run sweeps from a checkout"):
-        sweep.run_all(runs, 1)
+        sweep.execute(runs, 1, 1)
 
 
 def test_the_table_says_what_it_averages(tmp_path):

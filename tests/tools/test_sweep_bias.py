@@ -73,7 +73,7 @@ def test_what_seen_classes_take():
 
 def test_a_benchmark_without_a_dev_split_asks_for_a_set(run):
     with pytest.raises(ZssError, match="has no split 'dev'; name a set with --dataset"):
-        sweep_bias.development_set(run[1])
+        sweep_bias.development_set(run[0], run[1])
 
 
 def test_mistakes_are_named(run, tmp_path, capsys):

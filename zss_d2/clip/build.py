@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import open_clip
-from detectron2.utils import comm
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.constants import HF_WEIGHTS_NAME
 from open_clip.transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from zss_d2.clip.activation import (
     Known,
@@ -20,6 +22,7 @@ from zss_d2.clip.activation import (
     choose_quick_gelu,
 )
 from zss_d2.clip.companion import find_companion
+from zss_d2.clip.download import Wish, hub_file, names_on_hub, url_file
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.clip.mini.tokenizer import ClosedVocabularyTokenizer
@@ -127,43 +130,43 @@ def _create(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
         return _bare(name, choose_quick_gelu(quick_gelu, name, "", None))
     if open_clip.get_pretrained_cfg(name, pretrained):
         return _from_tag(name, pretrained, quick_gelu)
-    if not Path(pretrained).exists():
+    if not os.path.exists(pretrained):  # False for impossible names too
         tags = [*shipped, *open_clip.list_pretrained_tags_by_model(name)]
         raise ZssError(
-            f"MODEL.CLIP.PRETRAINED is {pretrained!r}: neither a file nor a tag of {name} "
+            f"MODEL.CLIP.PRETRAINED is {pretrained[-100:]!r}: neither a file nor a tag of {name} "
             f"(tags: {', '.join(tags) or 'none'})"
         )
     return _from_file(name, Path(pretrained), quick_gelu)
 
 
 def _from_tag(name: str, tag: str, quick_gelu: str) -> open_clip.CLIP:
-    known = activation_of_tag(name, tag)
-    quick = choose_quick_gelu(quick_gelu, name, tag, known)
-    # The first process of a machine downloads, the others then find the file.
-    if comm.get_local_rank() != 0:
-        comm.synchronize()
-    try:
-        return _plain(open_clip.create_model(name, pretrained=tag, force_quick_gelu=quick), name)
-    except ZssError:
-        raise
-    except Exception as error:  # open_clip lets errors of several libraries through
-        raise ZssError(
-            f"MODEL.CLIP.PRETRAINED {tag!r} could not be downloaded or loaded for {name}: {error}; "
-            'give the path of a weights file of this model, or "" for random weights'
-        ) from error
-    finally:
-        if comm.get_local_rank() == 0:
-            comm.synchronize()
+    """A tag is a file on the hub, or elsewhere, and statistics of images."""
+    listed = open_clip.get_pretrained_cfg(name, tag)
+    wish = Wish(
+        f"MODEL.CLIP.PRETRAINED {tag!r}",
+        f'give the path of a file of weights of {name}, or "" for random weights',
+    )
+    repo, _, file = listed.get("hf_hub", "").rpartition("/")
+    if repo:
+        path = hub_file(repo, names_on_hub(file or HF_WEIGHTS_NAME), wish)
+    else:
+        path = url_file(listed["url"], wish)
+    statistics = {key: listed[key] for key in ("mean", "std") if key in listed}
+    return _from_file(name, path, quick_gelu, activation_of_tag(name, tag), statistics)
 
 
 def _from_file(
-    name: str, path: Path, quick_gelu: str, known: Known | None = None
+    name: str,
+    path: Path,
+    quick_gelu: str,
+    known: Known | None = None,
+    statistics: Mapping[str, Sequence[float]] = _NONE,
 ) -> open_clip.CLIP:
     weights = read_weights(path)
-    companion = find_companion(weights)
+    companion = None if known else find_companion(weights)
     known = known or activation_of_file(weights, companion)
     quick = choose_quick_gelu(quick_gelu, name, str(path), known)
-    clip = _bare(name, quick, companion.statistics if companion else {})
+    clip = _bare(name, quick, companion.statistics if companion else statistics)
     load_weights(clip, weights, name)
     return clip
 
@@ -171,25 +174,20 @@ def _from_file(
 def _bare(
     name: str, quick_gelu: bool, statistics: Mapping[str, Sequence[float]] = _NONE
 ) -> open_clip.CLIP:
-    """A model without weights, of which open_clip need not warn: they come, or were warned of."""
-    root = logging.getLogger()
-    root.addFilter(_not_of_open_clip)
-    try:
-        clip = open_clip.create_model(
-            name, force_quick_gelu=quick_gelu, force_preprocess_cfg=dict(statistics)
-        )
-    finally:
-        root.removeFilter(_not_of_open_clip)
-    return _plain(clip, name)
+    """A model without weights. open_clip's own way warns of them, in everybody's log.
 
-
-def _not_of_open_clip(record: logging.LogRecord) -> bool:
-    return Path(record.pathname).parent != Path(open_clip.__file__).parent
-
-
-def _plain(clip: nn.Module, name: str) -> open_clip.CLIP:
-    if isinstance(clip, open_clip.CLIP) and isinstance(clip.visual, VisionTransformer):
-        return clip
+    Raises:
+        ZssError: it is no CLIP with a plain ViT.
+    """
+    config = open_clip.get_model_config(name)
+    others = {"custom_text", "multimodal_cfg", "hf_model_name", "timm_model_name"}
+    if not others & {*config, *config["text_cfg"], *config["vision_cfg"]}:
+        config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)
+        clip = open_clip.CLIP(**config)
+        if isinstance(clip.visual, VisionTransformer):
+            defaults = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
+            open_clip.set_model_preprocess_cfg(clip, defaults | dict(statistics))
+            return clip
     raise ZssError(
         f"MODEL.CLIP.NAME is {name!r}, which is no CLIP with a plain ViT; "
         "use for example 'ViT-B-16' or 'ViT-L-14'"

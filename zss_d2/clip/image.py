@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,21 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
-
-
-@contextmanager
-def flash_attention() -> Iterator[None]:
-    """Let ``nn.MultiheadAttention`` use flash attention, as it does in training, in testing too.
-
-    Its own shortcut for testing builds the whole matrix of N x N weights: for a 512 px image that
-    takes a quarter longer.
-    """
-    shortcut = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(shortcut)
 
 
 class ImageFeatures(NamedTuple):
@@ -58,6 +42,33 @@ def resize_position_embedding(
     return torch.cat([cls, grid[0].flatten(1).T])
 
 
+def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:
+    """A residual attention block of open_clip on (B, N, C), with flash attention in testing too.
+
+    ``nn.MultiheadAttention`` has a shortcut for testing that builds the whole matrix of N x N
+    weights, for which a 512 px image takes a quarter longer. It can be turned off for the whole
+    process only, other threads included; so what it does in training is called here.
+    """
+    attention = block.attn
+    if not isinstance(attention, nn.MultiheadAttention):
+        return block(tokens)
+    x = block.ln_1(tokens).transpose(0, 1)  # (N, B, C)
+    update, _ = F.multi_head_attention_forward(
+        *(x, x, x, attention.embed_dim, attention.num_heads),
+        *(attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0),
+        *(attention.out_proj.weight, attention.out_proj.bias),
+        training=False,
+        need_weights=False,
+    )
+    return _with_residual(block, tokens, update.transpose(0, 1))
+
+
+def _with_residual(block: nn.Module, tokens: Tensor, update: Tensor) -> Tensor:
+    """What a block does with the result of its attention: residual, MLP, residual."""
+    tokens = tokens + block.ls_1(update)
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
 def value_tokens(block: nn.Module, tokens: Tensor, residual: bool) -> Tensor:
     """Let every token attend to itself only: a block's attention without queries and keys.
 
@@ -75,10 +86,7 @@ def value_tokens(block: nn.Module, tokens: Tensor, residual: bool) -> Tensor:
     attention = block.attn
     weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
     values = attention.out_proj(F.linear(block.ln_1(tokens), weight, bias))
-    if not residual:
-        return values
-    tokens = tokens + block.ls_1(values)
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+    return _with_residual(block, tokens, values) if residual else values
 
 
 class VisualPrompts(nn.Module):
@@ -183,13 +191,13 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> ImageFeatures:
         """Encode normalised images (B, 3, H, W); H and W are multiples of the patch size."""
         learns = any(parameter.requires_grad for parameter in self.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns), flash_attention():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             tokens, grid = self._embed(images)
             patches, of_layer = slice(-grid[0] * grid[1], None), {}
             for index, block in enumerate(self.visual.transformer.resblocks):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
-                before, tokens = tokens, block(tokens)  # (B, 1 + P + N, C)
+                before, tokens = tokens, apply_block(block, tokens)  # (B, 1 + P + N, C)
                 if index in self.feature_layers:
                     of_layer[index] = tokens[:, patches]
             last = tokens[:, patches]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import open_clip
@@ -248,13 +249,18 @@ class TextEncoder(nn.Module):
 
 
 def _remembered(cache: OrderedDict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
-    """What ``cache`` has for a key, made if it has nothing; what was not used for longest goes."""
-    if key not in cache:
-        cache[key] = make()
+    """What ``cache`` has for a key, made if it has nothing; what was not used for longest goes.
+
+    Other threads may add to the cache or clear it at any point.
+    """
+    value = cache.pop(key, None)
+    if value is None:
+        value = make()
+    cache[key] = value
+    with suppress(KeyError):  # nothing is left to go
         while len(cache) > _VOCABULARIES:
             cache.popitem(last=False)
-    cache.move_to_end(key)
-    return cache[key]
+    return value
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

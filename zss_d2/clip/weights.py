@@ -5,22 +5,27 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import open_clip
 import torch
 from open_clip.model import resize_pos_embed
 from torch import Tensor
 
-from zss_d2.clip.weights_file import read_file, weights_error
+from zss_d2.clip.weights_file import (
+    CLIP_KEY,
+    first_of,
+    read_file,
+    require_usable,
+    tensors_of,
+    weights_error,
+)
 
 logger = logging.getLogger(__name__)
 
 OPENAI, OPEN_CLIP, TRANSFORMERS = "OpenAI", "open_clip", "transformers"
-# Where training code puts the weights within a file.
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 # What every CLIP has that is named as open_clip and OpenAI, and as transformers, do.
 _MARKS = "visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"
 # OpenAI's files, and no others, say these beside the weights.
@@ -75,26 +80,24 @@ def read_weights(path: Path) -> Weights:
         ZssError: no such file, or weights of something else.
     """
     content = read_file(path)
-    archive = isinstance(content, torch.jit.ScriptModule)
-    tensors = content.state_dict() if archive else _unwrap(content)
-    state = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    state = tensors_of(content.entries, path, CLIP_KEY)
     ours, theirs = (_prefixes(state, mark) for mark in _MARKS)
     prefixes = ours or theirs
     if not prefixes:
         raise weights_error(
             path,
             f"{len(state)} tensors, but no CLIP's as OpenAI, open_clip or transformers name them"
-            f"{_first(state)}; give a file of one of those",
+            f"{first_of(state)}; give a file of one of those",
         )
     if len(prefixes) > 1:
         raise weights_error(
-            path, f"holds {len(prefixes)} CLIPs{_first(prefixes)}; save one of them alone"
+            path, f"holds {len(prefixes)} CLIPs{first_of(prefixes)}; save one of them alone"
         )
     named = _behind(state, prefixes[0], path)
-    openai = set(_OPENAI_FACTS) <= {key.rsplit(".", 1)[-1] for key in tensors}
+    openai = set(_OPENAI_FACTS) <= {key.rsplit(".", 1)[-1] for key in state}
     for fact in _OPENAI_FACTS:
         named.pop(fact, None)
-    kind = "TorchScript archive" if archive else "state dict"
+    kind = content.kind
     if not ours:
         return Weights(path, from_transformers(named), kind, TRANSFORMERS)
     if "text.token_embedding.weight" in named:
@@ -123,7 +126,7 @@ def load_weights(clip: open_clip.CLIP, weights: Weights, name: str) -> None:
         resize_pos_embed(state, clip)
         sized = []
     problems = [
-        f"{len(keys)} tensors {what}{_first(keys)}"
+        f"{len(keys)} tensors {what}{first_of(keys)}"
         for what, keys in (
             ("are missing", [key for key in own if key not in state]),
             ("are not of this model", [key for key in state if key not in own]),
@@ -136,6 +139,7 @@ def load_weights(clip: open_clip.CLIP, weights: Weights, name: str) -> None:
         raise weights_error(
             weights.path, f"{weights.format}, does not fit {name}: {problems[0]}; {remedy}"
         )
+    require_usable(state, own, weights.path, CLIP_KEY)
     clip.load_state_dict(state, strict=False)
 
 
@@ -206,12 +210,6 @@ def _is_square(embedding: Tensor) -> bool:
     return math.isqrt(patches) ** 2 == patches
 
 
-def _unwrap(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights in a dictionary of a training run, which may hold others."""
-    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    return content if inner is None else _unwrap(inner)
-
-
 def _prefixes(state: Mapping[str, Tensor], mark: str) -> list[str]:
     """What stands before ``mark`` in the names, such as ``""`` or ``"module."``."""
     starts = [key.removesuffix(mark) for key in state if key.endswith(mark)]
@@ -225,11 +223,6 @@ def _behind(state: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, T
     if outside:
         logger.warning(
             "%s: %d tensors outside of %r are left out%s",
-            *(path, len(outside), prefix, _first(outside)),
+            *(path, len(outside), prefix, first_of(outside)),
         )
     return inside
-
-
-def _first(keys: Iterable[str]) -> str:
-    first = next(iter(keys), None)
-    return "" if first is None else f", first {first[:50]!r}"

@@ -9,7 +9,6 @@ Nothing is written. Exit status 2 and one line per problem if something is wrong
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import itertools
@@ -25,6 +24,7 @@ import numpy as np
 import yaml
 from detectron2.config import CfgNode
 
+from zss_d2.command_line import Parser, whole
 from zss_d2.data.benchmark import (
     Benchmark,
     Split,
@@ -33,17 +33,19 @@ from zss_d2.data.benchmark import (
     load_benchmark,
 )
 from zss_d2.data.custom import load_custom
+from zss_d2.data.data_command import data_command
+from zss_d2.data.listing import Location, load_records, summarise
+from zss_d2.data.lists import read_text
+from zss_d2.data.naming import check_length, check_names, clip_tokenizer
 from zss_d2.data.outcome import print_outcomes
-from zss_d2.data.registry import (
-    Location,
-    dataset_name,
-    load_records,
-    prepared_location,
-    summarise,
-)
+from zss_d2.data.registry import dataset_name, prepared_location
 from zss_d2.data.verify import check_location
 from zss_d2.data.vocabulary import Vocabulary, require_distinct_tests, require_equal
-from zss_d2.errors import ZssError, command
+from zss_d2.errors import ZssError
+
+# Where no config says which CLIP reads the class names.
+CLIP_NAME = "ViT-B-16"
+CLIP_TEMPLATE = "a photo of a {}."
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ def config_targets(config: Mapping[str, Any]) -> tuple[list[Target], list[str]]:
         for target in benchmark_targets(load_benchmark(name))
     }
     datasets = config.get("DATASETS", {})
+    if not isinstance(datasets, Mapping):
+        raise ZssError(f"DATASETS is {datasets!r:.60}; give it keys, such as TRAIN and TEST")
     for path in _names(datasets.get("CUSTOM", ())):
         known |= {target.name: target for target in custom_targets(path)}
     chosen = {}
@@ -110,14 +114,49 @@ def config_targets(config: Mapping[str, Any]) -> tuple[list[Target], list[str]]:
         raise ZssError("DATASETS.TRAIN is empty; name the data set that gives the seen classes")
     require_distinct_tests([target.name for target in chosen["TEST"]])
     require_equal([Vocabulary.of_benchmark(t.name, t.benchmark) for t in chosen["TRAIN"]])
-    setting = config.get("ZERO_SHOT", {}).get("SETTING", "inductive")
+    setting = _value(config, "ZERO_SHOT", "SETTING") or "inductive"
     first = chosen["TRAIN"][0].benchmark
     notes = vocabulary_notes(first, setting, chosen["TEST"])
     notes += repetition_notes(chosen["TRAIN"], chosen["TEST"])
+    clip = {key: _value(config, "MODEL", "CLIP", key) for key in ("NAME", "TEMPLATES", "SYNONYMS")}
+    benchmarks = [target.benchmark for targets in chosen.values() for target in targets]
+    notes += require_names(
+        benchmarks, clip["NAME"] or CLIP_NAME, clip["TEMPLATES"], clip["SYNONYMS"] is True
+    )
     trained_ids = tuple(range(len(first.classes))) if setting == "supervised" else first.seen_ids
     trained = {t.name: dataclasses.replace(t, trained_ids=trained_ids) for t in chosen["TRAIN"]}
     tested = {t.name: t for t in chosen["TEST"] if t.name not in trained}
     return [*trained.values(), *tested.values()], notes
+
+
+def require_names(
+    benchmarks: Iterable[Benchmark], clip: str, templates: Any = None, synonyms: bool = False
+) -> list[str]:
+    """Raise ZssError for class names that CLIP cannot tell apart, or that are too long for it.
+
+    Args:
+        clip: name of the model, whose tokenizer decides.
+        templates: sentences with ``{}`` that names are put into; one of the usual kind if None.
+
+    Returns:
+        A note if that tokenizer is not at hand.
+    """
+    tokenizer = clip_tokenizer(clip)
+    if tokenizer is None:
+        return [
+            f"class names are not tokenized: the tokenizer of MODEL.CLIP.NAME {clip} is not here"
+        ]
+    sentences = _names(templates) if templates else (CLIP_TEMPLATE,)
+    for benchmark in {benchmark.name: benchmark for benchmark in benchmarks}.values():
+        more = benchmark.synonyms if synonyms else {}
+        words = [w for name in benchmark.classes for w in (name, *more.get(name, ()))]
+        texts = [sentence.replace("{}", word) for sentence in sentences for word in words]
+        try:
+            check_names(tokenizer, benchmark.classes, more)
+            check_length(tokenizer, texts, tokenizer(texts))
+        except ZssError as error:
+            raise ZssError(f"classes of {benchmark.name}: {error}") from None
+    return []
 
 
 def vocabulary_notes(train: Benchmark, setting: str, tests: Iterable[Target]) -> list[str]:
@@ -200,21 +239,27 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
     if not subject.endswith((".yaml", ".yml")):
         benchmark = load_benchmark(subject)
         targets = benchmark_targets(benchmark)
-        return [_as_named(t) for t in targets], [_describe(benchmark)]
+        return [_as_named(t) for t in targets], _describe(benchmark)
     if not os.path.isfile(subject):
         raise ZssError(f"{subject}: no such file; give a config, a benchmark or a data set's yaml")
     try:
-        top_level = yaml.safe_load(Path(subject).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        top_level = yaml.safe_load(read_text(Path(subject)))
+    except yaml.YAMLError:
         top_level = None
     own = {"classes", "splits", "base", "hold_out"}
     if not isinstance(top_level, dict) or own & top_level.keys():
         targets = custom_targets(subject)
-        return [_as_named(t) for t in targets], [_describe(targets[0].benchmark)]
+        return [_as_named(t) for t in targets], _describe(targets[0].benchmark)
     try:
-        return config_targets(CfgNode.load_yaml_with_base(subject))
+        config = CfgNode.load_yaml_with_base(subject)
     except OSError as error:
         raise ZssError(f"{subject}: cannot read {error.filename}; check _BASE_") from None
+    except RecursionError:
+        raise ZssError(f"{subject}: _BASE_ leads back to the same file; name another") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = getattr(error, "problem", "") or error
+        raise ZssError(f"{subject}, or its _BASE_: no plain yaml ({reason}); mend it") from None
+    return config_targets(config)
 
 
 def _as_named(target: Target) -> Target:
@@ -224,12 +269,22 @@ def _as_named(target: Target) -> Target:
     return dataclasses.replace(target, trained_ids=target.benchmark.seen_ids)
 
 
-def _describe(benchmark: Benchmark) -> str:
-    return (
+def _describe(benchmark: Benchmark) -> list[str]:
+    """Return notes about a benchmark that no config speaks of; raises ZssError for its names."""
+    return [
         f"{benchmark.name}: {len(benchmark.classes)} classes, {len(benchmark.seen_ids)} seen, "
         f"{len(benchmark.unseen_ids)} unseen ({', '.join(benchmark.unseen_names)}), ignore label "
-        f"{benchmark.ignore_label}"
-    )
+        f"{benchmark.ignore_label}",
+        *require_names([benchmark], CLIP_NAME),
+    ]
+
+
+def _value(config: Mapping[str, Any], *keys: str) -> Any:
+    """Return what a file says of a nested key; None if nothing."""
+    node: Any = config
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -242,17 +297,13 @@ def _names(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-@command
+@data_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m zss_d2.data.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__, prog="python -m zss_d2.data.check")
     parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="yaml, .json, or benchmark name")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes"
+        "--workers", type=whole(1), default=os.cpu_count() or 1, metavar="N", help="processes"
     )
     args = parser.parse_args(argv)
     targets, notes = find_targets(args.subject)

@@ -18,6 +18,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from zss_d2.data.convert import Pair
+from zss_d2.data.lists import read_text
 from zss_d2.errors import ZssError
 
 UNLABELLED = 255
@@ -82,19 +83,31 @@ def json_pairs(stuff_file: Path, instances_file: Path, photos: Path) -> list[Pai
         )
     pairs = []
     for image_id, image in images.items():
-        layers = order_layers(stuff[image_id], things[image_id])
-        _check_layers(layers, stuff_file, image["file_name"])
-        pairs.append(
-            Pair(
-                Path(image["file_name"]).stem,
-                photos / image["file_name"],
-                stuff_file,
-                functools.partial(
-                    _paint_pair, height=image["height"], width=image["width"], layers=layers
-                ),
-            )
-        )
+        name = _file_name(image, stuff_file)
+        try:
+            layers = order_layers(stuff[image_id], things[image_id])
+            height, width = image["height"], image["width"]
+        except (KeyError, TypeError) as error:
+            raise ZssError(
+                f"{stuff_file} or {instances_file}: {name} lacks {error}; fetch the annotations "
+                "again"
+            ) from None
+        _check_layers(layers, stuff_file, name)
+        read = functools.partial(_paint_pair, height=height, width=width, layers=layers)
+        pairs.append(Pair(Path(name).stem, photos / name, stuff_file, read, (instances_file,)))
     return pairs
+
+
+def _file_name(image: dict, path: Path) -> str:
+    """Return the name of an image's file; raises ZssError if that may lead out of the folder."""
+    name = image.get("file_name")
+    plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name
+    if not plain or "\\" in name or "\0" in name:
+        raise ZssError(
+            f"{path}: image {image['id']} has the file_name {name!r:.60}, which is no name of a "
+            "file in one folder; fetch the annotations again"
+        )
+    return name
 
 
 def _paint_pair(path: Path, height: int, width: int, layers: Sequence[Layer]) -> np.ndarray:
@@ -118,13 +131,13 @@ def _check_layers(layers: Sequence[Layer], path: Path, file_name: str) -> None:
 def _read(path: Path) -> tuple[dict[int, dict], dict[int, list[dict]]]:
     """Return {image id: image} and {image id: annotations} of a COCO annotation file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         images = {image["id"]: image for image in data["images"]}
         annotations = defaultdict(list)
         for annotation in data["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
-    except (OSError, ValueError) as error:
-        raise ZssError(f"{path}: cannot read the annotations ({error}); check the file") from None
+    except ValueError as error:
+        raise ZssError(f"{path}: is no JSON ({error}); fetch the file again") from None
     except (KeyError, TypeError) as error:
         raise ZssError(
             f"{path}: no COCO annotation file (missing {error}); give stuff_*.json and "

@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from zss_d2.data.benchmark import (
     Benchmark,
@@ -42,19 +41,19 @@ from zss_d2.data.benchmark import (
     load_benchmark,
 )
 from zss_d2.data.convert import Job, Pair, convert_pairs, is_current
-from zss_d2.data.files import read_id_list, require_folder
+from zss_d2.data.files import require_folder
 from zss_d2.data.heldout import hold_out
+from zss_d2.data.listing import IMAGE_SUFFIXES, Location, files_by_id, load_records
+from zss_d2.data.lists import read_id_list
 from zss_d2.data.registry import (
-    IMAGE_SUFFIXES,
-    Location,
     dataset_name,
-    files_by_id,
-    load_records,
     prepared_location,
     prepared_root,
     register_split,
 )
+from zss_d2.data.writing import remove_leftovers
 from zss_d2.errors import ZssError
+from zss_d2.yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +106,7 @@ def register_custom(paths: Iterable[str | Path]) -> None:
                 split,
                 functools.partial(locate, custom, split),
                 None if custom.mask_map is None else convert,
+                functools.partial(custom.originals.get, split.name),
             )
 
 
@@ -117,16 +117,7 @@ def load_custom(path: str | Path) -> Custom:
 
 
 def _read(path: Path) -> _CustomReader:
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = yaml.load(text, _UniqueKeyLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZssError(f"{path}: cannot read the data set's description ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        reason = getattr(error, "problem", "") or "not readable"
-        raise ZssError(f"{path}: {line}invalid yaml ({reason}); mend that line") from None
+    text, data = read_yaml(path, "the data set's description")
     return _CustomReader(path, text, data)
 
 
@@ -148,11 +139,12 @@ def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
     pairs = [
         Pair(r["image_id"], Path(r["file_name"]), Path(r["sem_seg_file_name"])) for r in records
     ]
-    job = Job(None, annotations, custom.lut, copy=False)
+    job = Job(None, annotations, custom.lut, copy=False, remedy=original.mask_remedy)
     pairs = [pair for pair in pairs if not is_current(job, pair)]
     if not pairs:
         return
     logger.info("%d masks get train ids in %s", len(pairs), annotations)
+    remove_leftovers(annotations)
     _, problems = convert_pairs(job, pairs, workers, split.name)
     if problems:
         raise ZssError(f"{problems[0]} ({len(problems)} bad masks in all)")
@@ -272,28 +264,17 @@ class _CustomReader(SpecReader):
             require_folder(folder, remedy)
         ids = None
         if "list" in entry:
-            ids = tuple(read_id_list(self.path_of(entry["list"], f"{key}.list")))
-        mask_remedy = f"correct the mask, or give raw_to_train in {self.path}"
-        return Location(images, masks, remedy, ids, mask_remedy)
+            ids = tuple(read_id_list(self.path_of(entry["list"], f"{key}.list"), images))
+        return Location(images, masks, remedy, ids, self.mask_remedy())
+
+    def mask_remedy(self) -> str:
+        if "raw_to_train" in self.data:
+            return f"correct the mask, or say in {self.path} what raw_to_train makes of the value"
+        return (
+            f"correct the mask, or give raw_to_train in {self.path}, or correct classes or "
+            "ignore_label there"
+        )
 
     def path_of(self, value: Any, key: str) -> Path:
         text = os.path.expandvars(self.string(value, key))
         return self.path.parent / Path(text).expanduser()
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which yaml would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            seen = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node)
-                if key in seen:
-                    problem = f"key {key!r} is given twice"
-                    raise yaml.constructor.ConstructorError(
-                        None, None, problem, key_node.start_mark
-                    )
-                seen.add(key)
-        return mapping

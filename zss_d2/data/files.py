@@ -1,4 +1,4 @@
-"""Reading images and masks with errors a user can act on; writing files in one step."""
+"""Reading images and masks with errors a user can act on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ import scipy.io
 from detectron2.data.detection_utils import read_image
 from detectron2.utils.logger import log_first_n
 from PIL import ExifTags, Image
-from scipy.io.matlab import MatReadError
 
 from zss_d2.data.labels import UndefinedLabelError, check_labels
+from zss_d2.data.mask_doubts import mask_doubt, raw_mode
+from zss_d2.data.writing import (  # noqa: F401
+    read_stamp,
+    remove_leftovers,
+    write_atomic,
+    write_mask,
+)
 from zss_d2.errors import ZssError
 
 # Everything Pillow raises for missing, truncated, corrupt or absurdly large files.
@@ -33,9 +39,16 @@ _DECODE_ERRORS = (
 # Pixels of 8 bits a channel or less, whose range Pillow's conversion to RGB keeps.
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
-# A 16-bit photo that stays below this grey level, of 255, is as good as black: it probably holds
-# the 10 or 12 bits of a camera.
+# A 16-bit photo that stays below this level, of 255, is as good as black: it probably holds the 10
+# or 12 bits of a camera.
 DARK_LEVEL = 32
+
+# What `photo_storage` says of photos whose range may be larger than what they use.
+WIDE_PHOTOS = frozenset({"16 bit grey", "16 bit colour"})
+
+# Pixels that an image may have; Pillow's own limit, a guard against files that unpack to fill the
+# memory, counts if it is unset.
+PIXEL_LIMIT = "ZSS_MAX_IMAGE_PIXELS"
 
 
 def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
@@ -47,55 +60,79 @@ def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     Raises ZssError naming the file, also for 32 bits or floating point, whose range is unknown.
     """
     try:
-        wide = photo_storage(path) == "16 bit"
+        storage = photo_storage(path)
+        wide = "16 bit grey" in storage
         image = read_image(str(path), format=None if wide else image_format)
     except _DECODE_ERRORS as error:
         raise ZssError(f"{path}: {_describe(error, 'image')}") from None
-    if not wide:
-        return image
-    grey = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if grey.max() < DARK_LEVEL:
+    if wide:
+        grey = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = np.stack([grey] * 3, axis=-1)
+    if is_dark(storage, image):
         log_first_n(
             logging.WARNING,
-            f"{path}: 16-bit photo without a value above {image.max()} of 65535, nearly black; "
+            f"{path}: 16-bit photo without a value above {image.max()} of 255, nearly black; "
             "if it holds fewer bits, train on copies that are stretched to the full range",
         )
-    return np.stack([grey] * 3, axis=-1)
+    return image
 
 
-def photo_storage(path: str | Path) -> str:
-    """Say how the file stores its photo: ``16 bit`` (grey), ``transparent``, or nothing special.
+def photo_storage(path: str | Path) -> frozenset[str]:
+    """Say what is special about how the file stores its photo.
 
-    Only the header is read. Raises ZssError for pixels whose range is unknown, and what Pillow
-    raises.
+    Of ``16 bit grey``, ``16 bit colour``, ``transparent`` and ``turned`` (by its EXIF data). Only
+    the header is read. Raises ZssError for pixels whose range is unknown, and what Pillow raises.
     """
-    with Image.open(path) as image:
-        mode = image.mode
-        if mode in _EIGHT_BIT_MODES:
-            return "transparent" if image.has_transparency_data else ""
+    with _open(path) as image:
+        mode, found = image.mode, set()
         # "I", 32 bit, is what some versions of Pillow read 16-bit PNGs as; PGM is scaled to 16 bit.
         if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-            return "16 bit"
-    raise ZssError(
-        f"{path}: image is stored in mode {mode!r} ({image.format}), whose range is unknown; use a "
-        "copy with 8 bits a channel, grey or RGB"
-    )
+            found.add("16 bit grey")
+        elif mode not in _EIGHT_BIT_MODES:
+            raise ZssError(
+                f"{path}: image is stored in mode {mode!r} ({image.format}), whose range is "
+                "unknown; use a copy with 8 bits a channel, grey or RGB"
+            )
+        elif ";16" in raw_mode(image):
+            found.add("16 bit colour")
+        if mode in _EIGHT_BIT_MODES and image.has_transparency_data:
+            found.add("transparent")
+        if _may_turn(image) and _orientation(image) in range(2, 9):
+            found.add("turned")
+        return frozenset(found)
+
+
+def is_dark(storage: frozenset[str], image: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) of that `photo_storage` probably holds fewer bits than 16."""
+    return bool(storage & WIDE_PHOTOS) and image.max() < DARK_LEVEL
 
 
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a label mask as (H, W) integers, keeping palette indices and 16-bit values.
 
-    Raises ZssError naming the file, also where its values need not be the ids that were drawn.
+    PNG, TIFF and lossless WebP. Raises ZssError naming the file, also where its values need not be
+    the ids that were drawn.
     """
     try:
-        with Image.open(path) as image:
-            doubt = _mask_doubt(image)
+        with _open(path) as image:
+            # A TIFF is turned as it is read, and then no longer says so.
+            turned = image.format == "TIFF" and _orientation(image) in range(2, 9)
+            doubt = mask_doubt(image)
             mask = np.asarray(image)
-            doubt = doubt or _orientation_doubt(image)
+            turned = turned or _orientation(image) in range(2, 9)
+            is_webp = image.format == "WEBP"
     except _DECODE_ERRORS as error:
         raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
+    if turned:
+        doubt = doubt or (
+            "mask is to be turned by its EXIF data, which programs that draw masks seldom mean; "
+            "use a copy that is upright without it"
+        )
     if doubt:
         raise ZssError(f"{path}: {doubt}")
+    # WebP knows no grey.
+    if is_webp and mask.shape[2:] == (3,) and (mask == mask[..., :1]).all():
+        mask = mask[..., 0]
     if mask.ndim != 2 or mask.dtype.kind not in "ui":
         raise ZssError(
             f"{path}: mask is stored as {mask.dtype} with shape {mask.shape}; "
@@ -116,9 +153,15 @@ def read_pair(
     """
     image, mask = read_photo(image_path, image_format), read(mask_path)
     if mask.shape != image.shape[:2]:
+        remedy = "give a mask of that size"
+        if mask.shape == image.shape[1::-1] and "turned" in photo_storage(image_path):
+            remedy = (
+                "EXIF data turns the image, and the mask fits it as it was before; turn the mask "
+                "too, or give a copy of the image without the EXIF orientation"
+            )
         raise ZssError(
             f"{mask_path}: the mask is {mask.shape[1]}x{mask.shape[0]} px but its image "
-            f"{image_path}, upright, is {image.shape[1]}x{image.shape[0]}; give a mask of that size"
+            f"{image_path}, upright, is {image.shape[1]}x{image.shape[0]}; {remedy}"
         )
     return image, mask
 
@@ -151,13 +194,21 @@ def read_prepared_pair(
 def image_size(path: str | Path) -> tuple[int, int] | None:
     """Return (width, height) in px, upright, as the header says; None if it cannot be read."""
     try:
-        with Image.open(path) as image:
-            # Asked for EXIF data that is not there, a PNG is decoded.
-            may_turn = image.format != "PNG" or "exif" in image.info
-            turned = may_turn and _orientation(image) in range(5, 9)
-            return image.size[::-1] if turned else image.size
+        with _open(path) as image:
+            turned = _may_turn(image) and _orientation(image) in range(5, 9)
+            # The size of a TIFF is given as it will be when turned.
+            return image.size[::-1] if turned and image.format != "TIFF" else image.size
     except _DECODE_ERRORS:
         return None
+
+
+def image_stamp(path: str | Path) -> str:
+    """Return what `zss_d2.data.writing.write_mask` has noted; nothing if it cannot be read."""
+    try:
+        with _open(path) as image:
+            return read_stamp(image)
+    except _DECODE_ERRORS:
+        return ""
 
 
 def read_matlab_mask(path: str | Path) -> np.ndarray:
@@ -166,7 +217,7 @@ def read_matlab_mask(path: str | Path) -> np.ndarray:
         labels = scipy.io.loadmat(path, variable_names=["LabelMap"])["LabelMap"]
     except KeyError:
         raise ZssError(f"{path}: has no variable LabelMap; give PASCAL Context's files") from None
-    except (*_DECODE_ERRORS, TypeError, MatReadError) as error:
+    except Exception as error:  # whatever the content of a file that is none leads to
         raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
         raise ZssError(
@@ -177,31 +228,9 @@ def read_matlab_mask(path: str | Path) -> np.ndarray:
 
 def mask_storage(path: str | Path) -> str:
     """Say how the file stores its mask: ``palette``, ``16 bit``, or an empty string for 8 bit."""
-    with Image.open(path) as image:
+    with _open(path) as image:
         mode = image.mode
     return "palette" if mode == "P" else "16 bit" if mode.startswith("I") else ""
-
-
-def read_id_list(path: Path) -> list[str]:
-    """Read one image id per line; raises ZssError naming the file and the line."""
-    if not path.is_file():
-        others = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "none"
-        raise ZssError(f"{path}: no such list; lists in that folder: {others}")
-    ids: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        name = line.strip()
-        if not name:
-            continue
-        if len(name.split()) > 1 or "/" in name or "\\" in name:
-            raise ZssError(f"{path}: line {number}: {name!r} is not an image id; give one per line")
-        if name in ids:
-            raise ZssError(
-                f"{path}: line {number}: {name!r} is also on line {ids[name]}; remove one"
-            )
-        ids[name] = number
-    if not ids:
-        raise ZssError(f"{path}: the list is empty; give one image id per line")
-    return list(ids)
 
 
 def require_folder(path: Path, remedy: str) -> None:
@@ -212,57 +241,35 @@ def require_folder(path: Path, remedy: str) -> None:
         raise ZssError(f"{path}: no such folder; {remedy}")
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` create a file beside ``path``, then move it there: never half a file.
-
-    The folder is created. The temporary name ends in ``.tmp``, so no listing takes it for data.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_mask(path: Path, labels: np.ndarray) -> None:
-    """Write (H, W) uint8 or uint16 labels as a grey PNG, atomically."""
-    image = Image.fromarray(labels)
-    write_atomic(path, lambda temporary: image.save(temporary, format="PNG"))
+def _open(path: str | Path) -> Image.Image:
+    """Open an image, whose size may be what the environment allows."""
+    if text := os.environ.get(PIXEL_LIMIT):
+        if not text.isascii() or not text.isdigit() or int(text) == 0:
+            raise ZssError(f"{PIXEL_LIMIT} is {text!r}; set it to a number of pixels, or unset it")
+        # Pillow warns at its limit and refuses what is twice as large.
+        Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)
+    return Image.open(path)
 
 
 def _describe(error: Exception, kind: str) -> str:
     if isinstance(error, FileNotFoundError):
         return f"the {kind} is missing; restore it or prepare the data set again"
-    return f"unreadable {kind} ({type(error).__name__}); fetch the file again"
-
-
-def _mask_doubt(image: Image.Image) -> str:
-    """Say why a mask that is not loaded yet need not hold the ids that were drawn, and what to do.
-
-    Nothing where it does.
-    """
-    if image.format in ("JPEG", "MPO"):
-        return "mask is a JPEG, whose compression changes ids; export it anew as a PNG"
-    packed = image.tile[0][3] if image.format == "PNG" and image.mode == "L" else ""
-    if image.mode == "1" or packed in ("L;2", "L;4"):
-        bits = packed.removeprefix("L;") or "1"
+    if isinstance(error, Image.DecompressionBombError):
         return (
-            f"mask is stored as {bits}-bit grey, which readers stretch to 0..255, so that ids and "
-            "stretched ids look alike; use an 8-bit copy"
+            f"the {kind} is too large: more than {2 * Image.MAX_IMAGE_PIXELS} px, the limit; cut "
+            f"it into tiles, or raise the limit by the environment variable {PIXEL_LIMIT}"
         )
-    return ""
-
-
-def _orientation_doubt(image: Image.Image) -> str:
-    """As `_mask_doubt`, of a loaded mask."""
-    if _orientation(image) not in range(2, 9):
-        return ""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"the {kind} cannot be read ({error.strerror}); mend the file or link"
     return (
-        "mask is to be turned by its EXIF data, which programs that draw masks seldom mean; use a "
-        "copy that is upright without it"
+        f"unreadable {kind} ({type(error).__name__}); restore the file, or fetch it again if it "
+        "was fetched"
     )
+
+
+def _may_turn(image: Image.Image) -> bool:
+    # Asked for EXIF data that is not there, a PNG is decoded.
+    return image.format != "PNG" or "exif" in image.info
 
 
 def _orientation(image: Image.Image) -> int:

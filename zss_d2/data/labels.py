@@ -48,8 +48,13 @@ def hide_unseen(labels: np.ndarray, unseen_ids: Sequence[int], ignore_label: int
 
     Args:
         labels: (H, W) ids of any integer type, 0..65535.
+
+    Returns:
+        (H, W) of that type, or of a wider one where the ignore label needs it: a mask of 8 bits
+        may belong to a data set whose void is 65535.
     """
-    table = np.arange(256 if labels.dtype == np.uint8 else 65536).astype(labels.dtype)
+    dtype = np.promote_types(labels.dtype, np.min_scalar_type(ignore_label))
+    table = np.arange(256 if labels.dtype == np.uint8 else 65536).astype(dtype)
     table[list(unseen_ids)] = ignore_label
     return table[labels]
 
@@ -57,19 +62,6 @@ def hide_unseen(labels: np.ndarray, unseen_ids: Sequence[int], ignore_label: int
 def histogram(labels: np.ndarray, num_classes: int, ignore_label: int) -> np.ndarray:
     """Count the pixels of valid ``labels`` (H, W): (K + 1,) int64, the last one ignored."""
     counts = np.bincount(labels.ravel(), minlength=ignore_label + 1)
-    return np.append(counts[:num_classes], counts[ignore_label])
-
-
-def remap_histogram(
-    raw_counts: np.ndarray, lut: np.ndarray, num_classes: int, ignore_label: int
-) -> np.ndarray:
-    """Return the `histogram` that masks with ``raw_counts`` pixels per raw value get by `remap`.
-
-    Raises UndefinedLabelError as `remap` does.
-    """
-    present = np.flatnonzero(raw_counts)
-    counts = np.zeros(ignore_label + 1, np.int64)
-    np.add.at(counts, remap(present, lut), raw_counts[present])
     return np.append(counts[:num_classes], counts[ignore_label])
 
 

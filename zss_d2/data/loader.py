@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
 from torch.utils.data import Dataset
 
 from zss_d2.data.mapper import ZeroShotMapper
+from zss_d2.data.stream import DrawnImages, ImageStream, ResumableLoader
 from zss_d2.data.train_images import require_labels, without_unseen
 from zss_d2.data.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
@@ -39,6 +41,13 @@ class PackedRecords(Dataset):
             raise IndexError(f"record {index} of {len(self)}")
         return pickle.loads(self._bytes[self._bounds[index] : self._bounds[index + 1]])
 
+    def digest(self) -> str:
+        """Which images these are, in order, wherever they lie."""
+        digest = hashlib.sha256()
+        for record in (self[index] for index in range(len(self))):
+            digest.update(f"{record['dataset_name']}/{record['image_id']}\n".encode())
+        return digest.hexdigest()
+
 
 def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     """List the records of ``DATASETS.TRAIN`` that ``ZERO_SHOT.TRAIN_IMAGES`` admits.
@@ -56,8 +65,11 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     return records
 
 
-def build_train_loader(cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
+def build_train_loader(cfg: CfgNode) -> ResumableLoader:
     """Build the endless loader of lists of mapped records; a list is one process's batch.
+
+    The order of images and their augmentation follow from ``SEED``; without one the processes agree
+    on a seed.
 
     Raises ZssError for a sampler other than TrainingSampler, and as `training_records` does.
     """
@@ -66,11 +78,15 @@ def build_train_loader(cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; use 'TrainingSampler'"
         )
     records = PackedRecords(training_records(cfg))
-    return build_detection_train_loader(
-        records,
-        mapper=ZeroShotMapper(cfg, is_train=True),
-        sampler=TrainingSampler(len(records), seed=cfg.SEED if cfg.SEED >= 0 else None),
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    stream = ImageStream(len(records), seed)
+    batches = build_detection_train_loader(
+        DrawnImages(records, ZeroShotMapper(cfg, is_train=True), stream),
+        mapper=None,
+        sampler=stream,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        # Groups would make the batches depend on the number of processes.
+        aspect_ratio_grouping=False,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    return ResumableLoader(batches, stream, records.digest())

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import parent_process
 
 from tqdm import tqdm
 
 from zss_d2.data.benchmark import Split
+from zss_d2.errors import ZssError
 
 
 @dataclass(frozen=True)
@@ -23,14 +29,40 @@ class Outcome:
     table: str = ""
 
 
-def run_parallel(function: Callable, items: Sequence, workers: int, label: str) -> Iterator:
-    """Yield function(item) in order, behind a progress bar."""
-    progress = functools.partial(tqdm, total=len(items), desc=label, unit="image")
+def run_parallel(
+    function: Callable, items: Sequence, workers: int, label: str, unit: str = "image"
+) -> Iterator:
+    """Yield function(item) in order, behind a progress bar.
+
+    Raises ZssError if a worker process is killed.
+    """
+    progress = functools.partial(tqdm, total=len(items), desc=label, unit=unit)
     if workers <= 1 or len(items) <= 1:
         yield from progress(map(function, items))
         return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from progress(pool.map(function, items, chunksize=8))
+    with ProcessPoolExecutor(workers, initializer=_begin_worker) as pool:
+        try:
+            yield from progress(pool.map(function, items, chunksize=8))
+        except BrokenProcessPool:
+            raise ZssError(
+                f"{label}: a worker process was killed, often for want of memory; run the same "
+                "command again, with fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """Leave it to the parent process to end: a terminal sends signals to all at once."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed cannot tell its workers.
+    parent_process().join()
+    os._exit(1)
 
 
 def count_notes(split: Split, count: int, subject: str) -> list[str]:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from zss_d2.command_line import whole
 from zss_d2.data.benchmark import Benchmark
 from zss_d2.data.convert import Pair, prepare_split
-from zss_d2.data.files import read_id_list
+from zss_d2.data.data_command import data_command
+from zss_d2.data.lists import read_id_list
 from zss_d2.data.outcome import Outcome, print_outcomes
 from zss_d2.data.registry import prepared_location, prepared_root
 from zss_d2.data.verify import check_location, check_split
-from zss_d2.errors import ZssError, command
+from zss_d2.errors import ZssError
 
 __all__ = ["Pair", "add_common_arguments", "check_split", "main", "read_id_list"]
 
@@ -61,14 +63,14 @@ def add_output_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) 
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole(1),
         default=os.cpu_count() or 1,
         metavar="N",
         help="worker processes (default: one per core, now %(default)s)",
     )
 
 
-@command
+@data_command
 def main(
     benchmark: Benchmark,
     args: argparse.Namespace,
@@ -86,7 +88,7 @@ def main(
         lut: of the masks, where they are not in the benchmark's first encoding.
 
     Returns:
-        0, or 2 after one line per problem on the error stream.
+        0, or 2 after one line per problem on the error stream; 130 or 143 if a signal stops it.
     """
     lut = benchmark.lut if lut is None else lut
     if args.check:

@@ -25,6 +25,8 @@ from zss_d2.errors import ZssError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".png",)
+# Where the files of a registered split come from.
+_SOURCES: dict[str, Callable[[], Location]] = {}
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,26 @@ def register_split(
     split: Split,
     locate: Callable[[], Location],
     before_load: Callable[[], object] | None = None,
+    originals: Callable[[], Location] | None = None,
 ) -> None:
     """Register one split, whose files ``locate`` finds; again replaces.
 
-    ``before_load`` is called whenever the records are about to be listed.
+    ``before_load`` is called whenever the records are about to be listed; it may make the files
+    that ``locate`` names, from those that ``originals`` finds.
     """
     name = dataset_name(benchmark, split)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
     DatasetCatalog.register(name, functools.partial(_load, benchmark, split, locate, before_load))
+    _SOURCES.pop(name, None)
+    if originals or not before_load:
+        _SOURCES[name] = originals or locate
     _publish_metadata(benchmark, split, locate())
+
+
+def sources_of(name: str) -> Location | None:
+    """Return where the files of a registered split come from; None if that is not known."""
+    return _SOURCES[name]() if name in _SOURCES else None
 
 
 def _load(

@@ -5,7 +5,6 @@ python -m zss_d2.data.toy_custom my_data
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from pathlib import Path
@@ -13,8 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zss_d2.data.files import write_atomic
-from zss_d2.errors import ZssError, command
+from zss_d2.command_line import Parser, whole
+from zss_d2.data.data_command import data_command
+from zss_d2.data.listing import is_foreign
+from zss_d2.data.writing import is_temporary, remove_leftovers, write_atomic
+from zss_d2.errors import ZssError
 
 SIZE = 96
 COLOURS = ((110, 120, 90), (200, 60, 50), (60, 80, 200), (230, 200, 60))
@@ -37,6 +39,7 @@ def generate(root: Path, seed: int = 0) -> Path:
     strangers = [path for path in root.glob("*") if not _is_ours(path)] if root.is_dir() else []
     if strangers:
         raise ZssError(f"{root}: holds other files, such as {strangers[0].name}; name a new folder")
+    remove_leftovers(root, recursive=True)
     ids = [f"yard_{index}" for index in range(6)]
     for index, image_id in enumerate(ids):
         labels = draw_labels(np.random.default_rng([seed, index]))
@@ -67,20 +70,19 @@ def draw_labels(rng: np.random.Generator) -> np.ndarray:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name in ("photos", "masks", "train.txt", "val.txt", "yard.yaml")
+    ours = ("photos", "masks", "train.txt", "val.txt", "yard.yaml")
+    return path.name in ours or is_temporary(path.name) or is_foreign(path.name)
 
 
 def _write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-@command
+@data_command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("root", type=Path, metavar="DIR", help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
     print(f"{generate(args.root, args.seed)} describes 4 training and 2 validation images")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from zss_d2.command_line import Parser, whole
 from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.files import write_atomic
-from zss_d2.errors import ZssError, command
+from zss_d2.data.data_command import data_command
+from zss_d2.data.listing import is_foreign
+from zss_d2.data.writing import is_temporary, remove_leftovers, write_atomic
+from zss_d2.errors import ZssError
 
 VOID = 255
 BORDER_PX = 2
@@ -26,9 +28,10 @@ def generate(root: Path, num_train: int = 24, num_val: int = 12, seed: int = 0) 
 
     Raises ZssError if ``root`` holds other photos, whose lists would be lost.
     """
-    others = [path for path in root.glob("JPEGImages/*") if not path.name.startswith("toy_")]
+    others = [path for path in root.glob("JPEGImages/*") if not _is_ours(path.name)]
     if others:
         raise ZssError(f"{root}: holds other photos, such as {others[0].name}; name a new folder")
+    remove_leftovers(root, recursive=True)
     for split, (name, count) in enumerate((("train_aug", num_train), ("val", num_val))):
         ids = [f"toy_{name}_{index:04d}" for index in range(count)]
         for index, image_id in enumerate(ids):
@@ -118,17 +121,23 @@ def _shape(
     return distance <= 1, np.abs(distance - 1) <= width
 
 
+def _is_ours(name: str) -> bool:
+    return name.startswith("toy_") or is_temporary(name) or is_foreign(name)
+
+
 def _save(image: Image.Image, kind: str) -> Callable[[Path], None]:
     return lambda path: image.save(path, format=kind)
 
 
-@command
+@data_command
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("root", type=Path, metavar="DIR", help="folder to write, as VOC2012 is")
-    parser.add_argument("--train", type=int, default=24, help="scenes in train_aug (%(default)s)")
-    parser.add_argument("--val", type=int, default=12, help="scenes in val (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--train", type=whole(1), default=24, help="scenes in train_aug (%(default)s)"
+    )
+    parser.add_argument("--val", type=whole(1), default=12, help="scenes in val (%(default)s)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="(%(default)s)")
     args = parser.parse_args(argv)
     generate(args.root, args.train, args.val, args.seed)
     print(f"{args.root}: {args.train} training and {args.val} validation scenes")

@@ -104,5 +104,5 @@ def _read_cache(path: Path) -> dict[str, dict]:
 def _write_cache(path: Path, known: dict[str, dict]) -> None:
     try:
         write_atomic(path, lambda temporary: temporary.write_text(json.dumps(known)))
-    except OSError as error:
-        logger.warning("%s: cannot remember the classes of the masks (%s)", path, error)
+    except ZssError as error:
+        logger.warning("the classes of the masks are not remembered: %s", error)

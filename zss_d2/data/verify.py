@@ -11,23 +11,19 @@ import numpy as np
 from tabulate import tabulate
 
 from zss_d2.data.benchmark import Benchmark, Split, ids_digest
-from zss_d2.data.convert import Pair
+from zss_d2.data.convert import FETCHED_REMEDY, Pair
 from zss_d2.data.files import (
-    DARK_LEVEL,
+    WIDE_PHOTOS,
+    is_dark,
     mask_storage,
     photo_storage,
     read_pair,
     read_prepared_pair,
 )
-from zss_d2.data.labels import UndefinedLabelError, histogram, remap, remap_histogram
+from zss_d2.data.labels import UndefinedLabelError, histogram, remap
+from zss_d2.data.listing import Location, load_records, summarise
 from zss_d2.data.outcome import Outcome, count_notes, run_parallel
-from zss_d2.data.registry import (
-    Location,
-    dataset_name,
-    load_records,
-    prepared_location,
-    summarise,
-)
+from zss_d2.data.registry import dataset_name, prepared_location
 from zss_d2.errors import ZssError
 
 _STORAGE_NOTES = {
@@ -35,10 +31,12 @@ _STORAGE_NOTES = {
     "whatever the colours",
     "16 bit": "masks, such as {}, are 16-bit PNGs: read exactly here, but Detectron2's own mapper "
     "clamps them to 255",
-    "16 bit photo": "photos, such as {}, are 16-bit grey: 0..65535 become 0..255 here, while "
+    "16 bit grey photo": "photos, such as {}, are 16-bit grey: 0..65535 become 0..255 here, while "
     "Detectron2's own mapper makes them white",
-    "dark photo": "photos, such as {}, are 16-bit grey and nearly black: if they hold fewer bits, "
-    "use copies that are stretched to the full range",
+    "dark photo": "photos, such as {}, are 16-bit and nearly black: if they hold fewer bits, use "
+    "copies that are stretched to the full range",
+    "turned photo": "photos, such as {}, are turned by their EXIF data: their masks must have been "
+    "drawn on the upright photo",
     "transparent photo": "photos, such as {}, have transparency, which is dropped: the colours "
     "below it are what the model sees",
 }
@@ -233,8 +231,8 @@ def _check_record(
             )
         pixels = histogram(labels, num_classes, ignore_label)
         if original is not None:
-            raw_counts = np.bincount(original.read(original.mask).ravel())
-            expected = remap_histogram(raw_counts, lut, num_classes, ignore_label)
+            expected = remap(original.read(original.mask), lut)
+            expected = histogram(expected, num_classes, ignore_label)
             if not np.array_equal(pixels, expected):
                 return Finding(
                     f"{record['sem_seg_file_name']}: the pixels per class differ from those of "
@@ -244,14 +242,15 @@ def _check_record(
         return Finding(str(error))
     except UndefinedLabelError as error:
         path = original.mask if original else record["sem_seg_file_name"]
-        return Finding(f"{path}: {error} not in raw_to_train; correct the mask or the map")
+        remedy = FETCHED_REMEDY if original else mask_remedy
+        return Finding(f"{path}: {error} not in raw_to_train; {remedy}")
     return Finding("", pixels, _storage(record, image))
 
 
 def _storage(record: Mapping[str, str], image: np.ndarray) -> tuple[str, ...]:
     """Return the keys of the notes that a readable pair deserves."""
     photo = photo_storage(record["file_name"])
-    if photo == "16 bit" and image.max() < DARK_LEVEL:
-        photo = "dark"
+    if is_dark(photo, image):
+        photo = photo - WIDE_PHOTOS | {"dark"}
     mask = mask_storage(record["sem_seg_file_name"])
-    return tuple(filter(None, (mask, photo and f"{photo} photo")))
+    return tuple(filter(None, (mask, *(f"{kind} photo" for kind in photo))))

@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from zss_d2.config_values import listed, shown
 from zss_d2.data.benchmark import Benchmark, closest
 from zss_d2.errors import ZssError
 
@@ -28,15 +29,17 @@ class Vocabulary:
 
     @classmethod
     def registered(cls, dataset: str) -> Vocabulary:
-        """That of the metadata; raises ZssError for an unknown data set."""
-        known = DatasetCatalog.list()
-        if dataset not in known:
-            ours = sorted(name for name in known if name.startswith("zss_"))
-            raise ZssError(
-                f"no data set {dataset!r}{closest(dataset, ours)}; known: {', '.join(ours)}"
-            )
+        """That of the metadata; raises ZssError for an unknown data set, or one of another kind."""
+        if dataset not in DatasetCatalog.list():
+            raise ZssError(_unknown(dataset))
         metadata = MetadataCatalog.get(dataset)
-        unseen = frozenset(metadata.get("unseen_classes", ()))
+        for fact in ("stuff_classes", "unseen_classes", "ignore_label"):
+            if metadata.get(fact) is None:
+                raise ZssError(
+                    f"data set {dataset!r} does not say its {fact}; describe it as data of your "
+                    "own (datasets/README.md)"
+                )
+        unseen = frozenset(metadata.unseen_classes)
         return cls(dataset, tuple(metadata.stuff_classes), unseen, metadata.ignore_label)
 
     def difference(self, other: Vocabulary) -> str:
@@ -75,6 +78,18 @@ def require_distinct_tests(datasets: Sequence[str]) -> None:
     for name in datasets:
         if datasets.count(name) > 1:
             raise ZssError(f"DATASETS.TEST names {name} more than once; name it once")
+
+
+def _unknown(dataset: str) -> str:
+    ours = sorted(name for name in DatasetCatalog.list() if name.startswith("zss_"))
+    text = f"no data set {shown(dataset)}{closest(dataset, ours)}"
+    sets = {name: MetadataCatalog.get(name).get("benchmark", "") for name in ours}
+    parents = [known for known in sets.values() if known and dataset.startswith(f"zss_{known}_")]
+    if parents:
+        parent = max(parents, key=len)
+        splits = [name for name, known in sets.items() if known == parent]
+        return f"{text}; {parent} has {', '.join(splits)}"
+    return f"{text}; known: {listed(ours)}; data of your own also needs DATASETS.CUSTOM"
 
 
 def _quoted(name: str | None) -> str:

@@ -2,7 +2,16 @@
 
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.config_file import load_config
-from zss_d2.engine.launching import run
+from zss_d2.engine.launching import argument_parser, run
+from zss_d2.engine.logs import set_up
 from zss_d2.engine.trainer import ZeroShotTrainer, evaluate
 
-__all__ = ["ZeroShotCheckpointer", "ZeroShotTrainer", "evaluate", "load_config", "run"]
+__all__ = [
+    "ZeroShotCheckpointer",
+    "ZeroShotTrainer",
+    "argument_parser",
+    "evaluate",
+    "load_config",
+    "run",
+    "set_up",
+]

@@ -3,19 +3,102 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import os
-from collections.abc import Callable
+import difflib
+import logging
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
+import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from zss_d2.config import default_config, validate_config
-from zss_d2.config_rules import flatten, without_effect
-from zss_d2.data.custom import register_custom
-from zss_d2.data.vocabulary import require_distinct_tests
+from zss_d2.config_merge import merge_nested, set_value
+from zss_d2.config_rules import load_rules, without_effect
+from zss_d2.config_values import flatten, listed, shown, value_of
+from zss_d2.data.custom import load_custom, register_custom
+from zss_d2.data.registry import dataset_name
+from zss_d2.data.requirements import require_known
 from zss_d2.errors import ZssError
+from zss_d2.yaml_file import read_yaml
+
+logger = logging.getLogger(__name__)
+
+_BASE = "_BASE_"
+_SEE = "the project's are in configs/"
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """As ``parser.parse_args``, but flags may also stand between and behind ``KEY VALUE`` pairs.
+
+    Args:
+        parser: one whose last argument is ``opts``, as that of Detectron2 is, which takes all that
+            follows the first pair.
+        argv: None: arguments of the process.
+    """
+    args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    pairs: list[str] = []
+    while True:
+        rest = args.opts[1:] if args.opts[:1] == ["--"] else args.opts
+        at = next((i for i, word in enumerate(rest) if _is_flag(word, i)), None)
+        pairs += rest[:at]
+        if at is None:
+            args.opts = pairs
+            return args
+        args.opts = []
+        parser.parse_args(rest[at:], args)
+
+
+def _is_flag(word: str, position: int) -> bool:
+    """Values may start with a dash, as negative numbers do, but no key does."""
+    return word.startswith("--") or (word.startswith("-") and position % 2 == 0)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise `ZssError` for numbers of processes and machines that cannot be."""
+    for flag, value in (("--num-gpus", args.num_gpus), ("--num-machines", args.num_machines)):
+        if value < 1:
+            what = "processes on this machine" if flag == "--num-gpus" else "machines in all"
+            on_cpu = "; to run without a GPU, add MODEL.DEVICE cpu" if flag == "--num-gpus" else ""
+            raise ZssError(f"{flag} is {value}; give the number of {what}, 1 or more{on_cpu}")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise ZssError(
+            f"--machine-rank is {args.machine_rank} and --num-machines {args.num_machines}; give "
+            f"one of 0..{args.num_machines - 1}, another one on every machine"
+        )
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ZssError(
+            f"--dist-url is 'auto' and --num-machines {args.num_machines}; give all of them the "
+            "address of the first, such as tcp://HOST:29500"
+        )
+
+
+def check_device(device: str, processes: int = 1) -> None:
+    """Raise `ZssError` unless this machine has the ``MODEL.DEVICE``, for so many processes."""
+    kind, _, index = device.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ZssError("MODEL.DEVICE is 'mps', which this machine has not; add MODEL.DEVICE cpu")
+    if kind != "cuda":
+        return
+    gpus = torch.cuda.device_count()
+    if gpus == 0:
+        raise ZssError(
+            f"MODEL.DEVICE is {device!r} and this machine has 0 GPUs; add MODEL.DEVICE cpu"
+        )
+    if index and int(index) >= gpus:
+        raise ZssError(
+            f"MODEL.DEVICE is {device!r} and this machine has {gpus} GPUs; use one of "
+            f"{listed(f'cuda:{i}' for i in range(gpus))}"
+        )
+    if index and processes > 1:
+        raise ZssError(
+            f"MODEL.DEVICE is {device!r} and --num-gpus {processes}; one GPU serves one process, "
+            "give MODEL.DEVICE cuda"
+        )
 
 
 def load_config(args: argparse.Namespace) -> CfgNode:
@@ -24,39 +107,123 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         ZssError: missing file, unknown key, value of another type, impossible setting.
     """
-    cfg, useless = default_config(), set()
-    if args.config_file:
-        if not os.path.isfile(args.config_file):
-            raise ZssError(f"config file {args.config_file} does not exist; see configs/")
-        # Upstream's default would run python code that a yaml file names.
-        merge = functools.partial(cfg.merge_from_file, allow_unsafe=False)
-        _merge(merge, args.config_file, args.config_file)
-        # What the command line turns off below had its effect in the file, and the reverse.
-        useless = without_effect(cfg, _own_keys(args.config_file))
-    _merge(cfg.merge_from_list, args.opts, "command line")
-    validate_config(cfg, given=useless.union(args.opts[::2]))
+    if not args.config_file:
+        raise ZssError(
+            "--config-file is missing; give one of configs/, for a method and a data set, such as "
+            "--config-file configs/ldvc_mini.yaml"
+        )
+    cfg = default_config()
+    files = read_with_bases(Path(args.config_file))
+    for path, content in files:
+        merge_nested(cfg, content, str(path))
+    own = set(flatten(files[-1][1]))
+    if _is_dump(own):
+        own = set()
+        _update_earlier(cfg, args.config_file)
+    # What the command line turns off below had its effect in the file, and the reverse.
+    useless = without_effect(cfg, own)
+    overrides = pairs_of(args.opts)
+    for key, value in overrides.items():
+        set_value(cfg, key, value, "command line")
+    check_method(cfg.MODEL.META_ARCHITECTURE)
+    validate_config(cfg, given=useless.union(overrides))
     register_custom(cfg.DATASETS.CUSTOM)
-    require_distinct_tests(cfg.DATASETS.TEST)
+    require_known(cfg)
+    if "DATASETS.CUSTOM" in own.union(overrides):
+        _warn_of_unused_descriptions(cfg)
     cfg.freeze()
     return cfg
 
 
-def _own_keys(config_file: str) -> set[str]:
-    """Dotted keys that a config file itself names.
+def read_with_bases(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a config file and its bases: [(path, content without ``_BASE_``)], bases first.
 
-    None for the ``config.yaml`` of a run, which has every key and so names none in particular.
+    Args:
+        below: the files that led here.
+
+    Raises:
+        ZssError: a file is missing, holds no keys, or is its own base.
     """
-    keys = set(flatten(yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}))
+    origin = f"{below[-1]}: {_BASE} names {path}" if below else f"config file {path}"
+    if path.resolve() in [other.resolve() for other in below]:
+        raise ZssError(f"{origin}, which has this file as its own base; name another one")
+    if path.is_dir():
+        run = path / "config.yaml"
+        remedy = f"give {run}" if run.is_file() else "give a file, see configs/"
+        raise ZssError(f"{origin} is a folder; {remedy}")
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
+        raise ZssError(f"{origin} does not exist; {f'did you mean {near[0]}?' if near else _SEE}")
+    content = read_yaml(path, "the config file")[1]
+    if not isinstance(content, dict):
+        found = "is empty" if content is None else f"holds {shown(content)}"
+        raise ZssError(f"{path}: the config file {found}; write lines of KEY: VALUE")
+    bases = content.pop(_BASE, [])
+    bases = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(base, str) and base for base in bases):
+        raise ZssError(f"{path}: {_BASE} is {shown(bases)}; give the path of a config file")
+    files = []
+    for base in bases:
+        files += read_with_bases(path.parent / Path(base).expanduser(), (*below, path))
+    return [*files, (path, content)]
+
+
+def pairs_of(opts: Sequence[Any]) -> dict[str, Any]:
+    """``KEY VALUE ...`` as a dict; raises ZssError where they are no pairs."""
+    for word in opts[::2]:
+        key, equals, value = str(word).partition("=")
+        if equals and key.isupper():
+            raise ZssError(
+                f"command line: {shown(word)}; leave a blank instead of =: {key} {value}"
+            )
+    if len(opts) % 2:
+        raise ZssError(
+            f"command line: {shown(' '.join(map(str, opts)))} is an odd number of words; give one "
+            "value for every key, in quotes if there are blanks in it"
+        )
+    return dict(zip(map(str, opts[::2]), opts[1::2], strict=True))
+
+
+def check_method(name: str) -> None:
+    """Raise `ZssError` unless a method of that name is registered, here or by somebody else."""
+    methods = sorted(
+        known for known, part in META_ARCH_REGISTRY if not part.__module__.startswith("detectron2.")
+    )
+    if name in methods:
+        return
+    plain = {method.lower(): method for method in methods}
+    near = difflib.get_close_matches(name.replace("_", "").lower(), plain, n=1)
+    meant = f" (did you mean {plain[near[0]]!r}?)" if near else ""
+    raise ZssError(
+        f"MODEL.META_ARCHITECTURE is {shown(name)}, which is no method{meant}; use one of "
+        f"{listed(methods, 20)}"
+    )
+
+
+def _is_dump(keys: Collection[str]) -> bool:
+    """Whether a file names every key, as ``config.yaml`` of a run, and so none in particular."""
     everything = set(flatten(default_config()))
-    return set() if len(everything - keys) < len(everything) / 2 else keys
+    return len(everything.difference(keys)) < len(everything) / 2
 
 
-def _merge(merge: Callable, source: object, name: str) -> None:
-    try:
-        merge(source)
-    except (KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        remedy = ""
-        if "Type mismatch" in str(reason):
-            remedy = "; write 1.0 where the default has decimals, and quotes around text"
-        raise ZssError(f"{name}: {reason}{remedy}") from error
+def _update_earlier(cfg: CfgNode, source: str) -> None:
+    """Values that earlier versions wrote into every ``config.yaml``, and that now are refused."""
+    for key, (was, now) in load_rules().earlier.items():
+        if value_of(cfg, key) == was:
+            logger.warning(
+                "%s is of an earlier version: %s %s is read as %s", source, key, was, now
+            )
+            set_value(cfg, key, now, source)
+
+
+def _warn_of_unused_descriptions(cfg: CfgNode) -> None:
+    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    for path in cfg.DATASETS.CUSTOM:
+        benchmark = load_custom(path).benchmark
+        names = [dataset_name(benchmark, split) for split in benchmark.splits.values()]
+        if not used.intersection(names):
+            logger.warning(
+                "DATASETS.CUSTOM has %s, but DATASETS.TRAIN and TEST name none of %s",
+                path,
+                listed(names),
+            )

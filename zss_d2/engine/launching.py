@@ -3,17 +3,68 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import multiprocessing
 import os
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import launch
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+from torch import distributed as dist
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from zss_d2.data.custom import register_custom
+from zss_d2.engine import interrupt
 from zss_d2.engine.config_file import load_config
+from zss_d2.engine.failures import as_user_error, known_remedy
+from zss_d2.engine.output_folder import claim
+from zss_d2.engine.resume import require_folder_for_training
 from zss_d2.errors import ZssError, user_message
+
+Main = Callable[[CfgNode, argparse.Namespace], object]
+
+# How long processes may go on after one of them has failed.
+LAST_SECONDS = 10.0
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Detectron2's, with a port that is free unless one is given, and this project's switches."""
+    parser = default_argument_parser(epilog)
+    parser.set_defaults(dist_url="auto")
+    add = parser.add_argument
+    add(
+        "--overwrite",
+        action="store_true",
+        help="train anew in an OUTPUT_DIR that holds checkpoints, which are removed",
+    )
+    add(
+        "--allow-changes",
+        action="store_true",
+        help="resume although settings differ that make it another run",
+    )
+    add(
+        "--oversubscribe",
+        action="store_true",
+        help="run more processes than there are CPU cores",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="MINUTES",
+        help="how long processes wait for each other (default: 30)",
+    )
+    return parser
 
 
 def cpu_cores() -> int:
@@ -21,8 +72,12 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_devices(cfg: CfgNode, processes: int) -> None:
-    """Raise `ZssError` if this machine cannot run ``processes`` processes on ``MODEL.DEVICE``."""
+def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> None:
+    """Raise `ZssError` if this machine cannot run ``processes`` processes on ``MODEL.DEVICE``.
+
+    Args:
+        oversubscribe: let processes on a CPU share cores.
+    """
     if cfg.MODEL.DEVICE.startswith("cuda"):
         gpus = torch.cuda.device_count()
         if processes > gpus:
@@ -33,40 +88,119 @@ def check_devices(cfg: CfgNode, processes: int) -> None:
             )
         return
     cores = cpu_cores()
-    if processes > cores:
+    if processes > cores and not oversubscribe:
         raise ZssError(
             f"--num-gpus {processes}: MODEL.DEVICE is {cfg.MODEL.DEVICE} and this machine has "
-            f"only {cores} CPU cores; use at most --num-gpus {cores}"
+            f"only {cores} CPU cores; use at most --num-gpus {cores}, or --oversubscribe"
         )
 
 
-def run(main: Callable[[CfgNode, argparse.Namespace], object], args: argparse.Namespace) -> None:
-    """Launch ``main(cfg, args)`` in ``--num-gpus`` processes on each of ``--num-machines``.
-
-    An error of the user's, in whichever process, ends with one line and exit status 2.
-    """
+def check_meeting_point(args: argparse.Namespace) -> None:
+    """Raise `ZssError` if the processes cannot meet at ``--dist-url``."""
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise ZssError(
+            "--dist-url: several machines need one, such as tcp://ADDRESS:29500 with the address "
+            "of machine 0"
+        )
+    url = urlsplit(args.dist_url)
+    alone = args.num_machines * args.num_gpus == 1
+    if url.scheme != "tcp" or args.machine_rank > 0 or alone or not url.port:
+        return
     try:
-        cfg = load_config(args)
-        check_devices(cfg, args.num_gpus)
+        socket.create_server((url.hostname, url.port)).close()
+    except OSError as error:
+        raise ZssError(
+            f"--dist-url {args.dist_url}: {error.strerror or error}; another run may be using it: "
+            "give another port, or auto on a single machine"
+        ) from None
+
+
+def under_torchrun() -> bool:
+    """Whether ``torchrun`` has started this process as one of a run."""
+    return all(name in os.environ for name in _TORCHRUN)
+
+
+def run(main: Main, args: argparse.Namespace) -> None:
+    """Run ``main(cfg, args)`` in every process of the job, and see to it that it ends well.
+
+    The processes are those that ``torchrun`` has started, or else ``--num-gpus`` of them on each of
+    ``--num-machines``. The run has its OUTPUT_DIR to itself. An error of the user's, in whichever
+    process, ends with one line and exit status 2, another failure of a process with status 1, a
+    signal with 128 + its number.
+    """
+    folder = Path()
+    try:
+        with interrupt.listening():
+            cfg = load_config(args)
+            folder = Path(cfg.OUTPUT_DIR)
+            (_run_under_torchrun if under_torchrun() else _launch)(main, cfg, args)
+    except (Exception, interrupt.Interrupted) as error:
+        line, status = _last_words(error, folder)
+        if not line:
+            raise
+        print(line, file=sys.stderr)
+        sys.exit(status)
+
+
+def _launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    check_devices(cfg, args.num_gpus, args.oversubscribe)
+    check_meeting_point(args)
+    several = args.num_gpus * args.num_machines > 1
+    if args.machine_rank == 0:
+        _check_folder(cfg, args)
+    with _watching() if several else nullcontext():
         launch(
-            _start,
+            _start_spawned if several else _start,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(main, cfg, args),
+            timeout=timedelta(minutes=args.timeout),
         )
-    except Exception as error:
-        # A worker process or loader hands its ZssError on as text inside another exception.
-        if not isinstance(error, ZssError) and f"{ZssError.__name__}: " not in str(error):
-            raise
-        print(f"error: {user_message(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
-def _start(
-    main: Callable[[CfgNode, argparse.Namespace], object], cfg: CfgNode, args: argparse.Namespace
-) -> None:
+def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    if (args.num_gpus, args.num_machines, args.machine_rank) != (1, 1, 0):
+        raise ZssError(
+            "torchrun says how many processes and machines there are; leave out --num-gpus, "
+            "--num-machines and --machine-rank"
+        )
+    check_devices(cfg, here, args.oversubscribe)
+    # A run that torchrun starts again after a failure goes on.
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        args.resume, args.overwrite = True, False
+    args.num_gpus = here  # what `_start` shares the cores by
+    if rank == 0:
+        _check_folder(cfg, args)
+    if processes == 1:
+        _start(main, cfg, args)
+        return
+    on_gpu = torch.cuda.is_available()
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=args.timeout))
+    comm.create_local_process_group(here)
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    comm.synchronize()
+    _start(main, cfg, args)
+    dist.destroy_process_group()
+
+
+def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Nobody else uses OUTPUT_DIR, and training does not spoil what it holds."""
+    with claim(Path(cfg.OUTPUT_DIR)):
+        if not args.eval_only and cfg.SOLVER.MAX_ITER > 0:
+            require_folder_for_training(
+                cfg,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                allow_changes=args.allow_changes,
+            )
+
+
+def _start(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     """One process of the run; processes on a CPU share its cores instead of fighting for them.
 
     A spawned process starts with the built-in data sets only, so the custom ones are registered.
@@ -74,4 +208,85 @@ def _start(
     register_custom(cfg.DATASETS.CUSTOM)
     if args.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
         torch.set_num_threads(max(1, cpu_cores() // args.num_gpus))
-    main(cfg, args)
+    try:
+        # Whoever writes has the lock: a launcher may be killed before its processes.
+        with claim(Path(cfg.OUTPUT_DIR)) if comm.is_main_process() else nullcontext():
+            main(cfg, args)
+    except Exception as error:
+        known = as_user_error(error, Path(cfg.OUTPUT_DIR))
+        if known is None or known is error:
+            raise
+        raise known from error
+
+
+def _start_spawned(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
+    with interrupt.listening():
+        _start(main, cfg, args)
+
+
+def _last_words(error: BaseException, folder: Path) -> tuple[str, int]:
+    """What to print about the end of a run, and its exit status; nothing for a fault of ours."""
+    signum = interrupt.signal_of(error)
+    if signum is not None:
+        return _stopped(signum, folder), 128 + signum
+    # A worker process or loader hands its ZssError on as text inside another exception.
+    if isinstance(error, ZssError) or f"{ZssError.__name__}: " in str(error):
+        return f"error: {user_message(error)}", 2
+    if isinstance(error, ProcessExitedException):
+        cause = error.signal_name or f"exit status {error.exit_code}"
+        return (
+            f"error: rank {error.error_index} (process {error.error_pid}) was ended by {cause}, "
+            "by hand, by a scheduler or for lack of memory; go on with --resume",
+            1,
+        )
+    if isinstance(error, ProcessRaisedException):
+        text = str(error).strip()
+        reason = known_remedy(text) or text.splitlines()[-1]
+        if not known_remedy(text):
+            print(text, file=sys.stderr)
+        return f"error: rank {error.error_index} (process {error.error_pid}): {reason}", 1
+    if (known := as_user_error(error, folder)) is not None:
+        return f"error: {known}", 2
+    return "", 1
+
+
+def _stopped(signum: int, folder: Path) -> str:
+    name = interrupt.name_of(signum)
+    try:
+        last = (folder / "last_checkpoint").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return f"stopped by {name}; {folder} holds no checkpoint"
+    return f"stopped by {name}; the last checkpoint is {folder / last}, go on with --resume"
+
+
+def _children() -> list[int]:
+    return [process.pid for process in multiprocessing.active_children() if process.pid]
+
+
+@contextmanager
+def _watching() -> Iterator[None]:
+    """Signals go on to the processes; those that wait for one that has failed are ended."""
+    over = threading.Event()
+    # That it ends the others is no news.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    if hasattr(os, "waitid"):
+        threading.Thread(target=_kill_after_failure, args=(over,), daemon=True).start()
+    try:
+        with interrupt.handing_on(_children):
+            yield
+    finally:
+        over.set()
+
+
+def _kill_after_failure(over: threading.Event) -> None:
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while not over.wait(0.5):
+        try:
+            ended = os.waitid(os.P_ALL, 0, look)
+        except ChildProcessError:
+            continue
+        failed = ended is not None and ended.si_status not in (0, *interrupt.EXIT_STATUSES)
+        if failed and not over.wait(LAST_SECONDS):
+            for process in multiprocessing.active_children():
+                process.kill()
+            return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,14 +79,65 @@ class GroupwiseLR(LRScheduler):
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch, "groupwise": True}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also takes the state of an ``LRMultiplier``, with a warning if its rates differ."""
-        self.base_lrs, self.last_epoch = state_dict["base_lrs"], state_dict["last_epoch"]
+        """Take over the iteration; initial rates are those of the config.
+
+        Also takes the state of an ``LRMultiplier``, with a warning if its rates differed.
+        """
+        self.last_epoch = state_dict["last_epoch"]
         base_lr = self.optimizer.defaults["lr"]
-        if "groupwise" not in state_dict and any(rate != base_lr for rate in self.base_lrs):
+        if "groupwise" not in state_dict and any(r != base_lr for r in state_dict["base_lrs"]):
             logger.warning(
                 "This run began with an earlier version, in which SOLVER.LR_FACTORS applied to "
                 "SOLVER.MIN_LR too; from here on rates fall to MIN_LR itself"
             )
+
+    def apply(self) -> None:
+        """Set the rates of the iteration that comes next."""
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+
+def parameter_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
+    """Qualified names in ``model`` of what the optimizer updates, in its order."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [names[p] for group in optimizer.param_groups for p in group["params"]]
+
+
+def resumed_state(
+    optimizer: torch.optim.Optimizer,
+    names: Sequence[str],
+    saved: Mapping[str, Any],
+    saved_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What ``optimizer`` is to load: its own rates and decays with the moments of a saved state.
+
+    Args:
+        names: as `parameter_names` gives them.
+        saved: state dict of an optimizer whose groups may be others.
+        saved_names: names of its parameters; None: the same in the same order.
+
+    Raises:
+        ZssError: without the names, another number of parameters.
+    """
+    own = optimizer.state_dict()
+    numbers, saved_numbers = (
+        [number for group in state["param_groups"] for number in group["params"]]
+        for state in (own, saved)
+    )
+    if saved_names is None:
+        if len(saved_numbers) != len(names):
+            raise ZssError(
+                f"the checkpoint has the optimizer state of {len(saved_numbers)} parameters, this "
+                f"model trains {len(names)}; give the settings of its training"
+            )
+        saved_names = names
+    moments = {
+        name: saved["state"][number]
+        for name, number in zip(saved_names, saved_numbers, strict=True)
+        if number in saved["state"]
+    }
+    state = {n: moments[name] for n, name in zip(numbers, names, strict=True) if name in moments}
+    return {"state": state, "param_groups": own["param_groups"]}
 
 
 def lr_factor(factors: Sequence[tuple[str, float]]) -> Callable[[str], float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,36 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
-from detectron2.engine.hooks import PeriodicWriter
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage, has_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from zss_d2.config_rules import flatten
 from zss_d2.data.loader import build_train_loader
 from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.engine import optim
+from zss_d2.data.stream import ResumableLoader
+from zss_d2.engine import interrupt, optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
-from zss_d2.engine.random_streams import undisturbed
+from zss_d2.engine.hooks import (
+    WINDOW,
+    BestCheckpoint,
+    Checkpoints,
+    MetricsWithoutGap,
+    StopOnSignal,
+)
+from zss_d2.engine.resume import check_settings, rewind_metrics
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
 from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
+from zss_d2.random_streams import STEP, seed_streams
+
+logger = logging.getLogger(__name__)
+
+# How long the other processes give rank 0 to save after a signal in the middle of an evaluation.
+SAVING_S = 60.0
 
 
 class ZeroShotTrainer(DefaultTrainer):
@@ -35,6 +53,10 @@ class ZeroShotTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         # DefaultTrainer's own constructor cannot wrap a CPU model for several processes.
         TrainerBase.__init__(self)
+        self._settings = flatten(cfg)
+        self._allow_changes = False
+        self._finished_iter = -1
+        self._images_drawn = 0
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -47,10 +69,114 @@ class ZeroShotTrainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self._stream = loader.stream
+        self._images = loader.images
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True, *, allow_changes: bool = False) -> None:
+        """As upstream; a resumed run goes on as if it had never stopped.
+
+        Args:
+            allow_changes: let settings differ that make it another run, see `check_settings`.
+
+        Raises:
+            ZssError: settings or training images differ, or the checkpoint is no whole one.
+        """
+        self._allow_changes = allow_changes
+        if resume and not self.checkpointer.has_checkpoint():
+            logger.info("%s holds no checkpoint: starting at iteration 0", self.cfg.OUTPUT_DIR)
+        super().resume_or_load(resume)
+        if self.start_iter:
+            # A stop writes a line of its own, out of turn.
+            lines = self._line_period
+            rewind_metrics(self._metrics_file, self.start_iter // lines * lines)
+
+    def train(self) -> Any:
+        """Train; a signal ends it after the running iteration, with a checkpoint.
+
+        Raises:
+            Interrupted: after a signal.
+        """
+        try:
+            with interrupt.deferred():
+                return super().train()
+        except interrupt.Interrupted:
+            self._save_at_once()
+            raise
+
+    def _save_at_once(self) -> None:
+        """Rank 0 saves what the last iteration has left; the others wait to be ended.
+
+        They cannot agree on a point of time: an evaluation is broken off wherever each of them is.
+        """
+        if not comm.is_main_process():
+            time.sleep(SAVING_S)
+        elif self._finished_iter == self.iter:
+            self._checkpoints.save()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Upstream's, and all that images, random numbers and settings follow from.
+
+        It is the same on all processes.
+        """
+        model = self.checkpointer.model
+        return super().state_dict() | {
+            # Upstream's counts one on after the last step.
+            "iteration": self._finished_iter,
+            "seed": self._stream.seed,
+            "images": self._images,
+            "images_drawn": self._images_drawn,
+            "processes": comm.get_world_size(),
+            "settings": self._settings,
+            "trained": optim.parameter_names(self.optimizer, model),
+            "memory": {name: part.memory() for name, part in with_memory(model).items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of `state_dict`; of earlier versions' too, whose images start anew."""
+        self._compare(state_dict)
+        inner = dict(state_dict["_trainer"])
+        inner["optimizer"] = optim.resumed_state(
+            self.optimizer,
+            optim.parameter_names(self.optimizer, self.checkpointer.model),
+            inner["optimizer"],
+            state_dict.get("trained"),
+        )
+        if isinstance(self._trainer, AMPTrainer):
+            inner.setdefault("grad_scaler", self._trainer.grad_scaler.state_dict())
+        super().load_state_dict({**state_dict, "_trainer": inner})
+        self.scheduler.apply()
+        self._finished_iter = state_dict["iteration"]
+        if state_dict.get("settings", {}).get("SEED") == self._settings["SEED"]:
+            self._stream.seed = state_dict["seed"]
+        self._images_drawn = self._stream.position = state_dict.get("images_drawn", 0)
+        for name, part in with_memory(self.checkpointer.model).items():
+            if name in state_dict.get("memory", {}):
+                part.restore_memory(state_dict["memory"][name])
+
+    def _compare(self, state: Mapping[str, Any]) -> None:
+        """Refuse or say where this run cannot be the one that the checkpoint is of."""
+        where = f"the checkpoint in {self.cfg.OUTPUT_DIR}"
+        if "settings" not in state:
+            logger.warning("%s is of an earlier version: the stream of images starts anew", where)
+            return
+        check_settings(self.cfg, state, where, self._allow_changes)
+        if state["images"] != self._images and not self._allow_changes:
+            raise ZssError(
+                f"{where} was trained on other images than DATASETS.TRAIN has now; restore them, "
+                "or give another OUTPUT_DIR or --allow-changes"
+            )
+        if state["processes"] != comm.get_world_size():
+            logger.warning(
+                "The run had %d processes and has %d now: it goes on with the same images, but no "
+                "longer bit for bit",
+                state["processes"],
+                comm.get_world_size(),
+            )
 
     def run_step(self) -> None:
         """One iteration; a loss that is not finite ends the run, the last checkpoint stays."""
+        seed_streams(STEP, self._stream.seed, self.iter, comm.get_rank())
         try:
             super().run_step()
         except FloatingPointError as error:
@@ -58,14 +184,71 @@ class ZeroShotTrainer(DefaultTrainer):
                 f"{error}; lower SOLVER.BASE_LR (now {self.cfg.SOLVER.BASE_LR}) or turn on "
                 f"SOLVER.CLIP_GRADIENTS, then go on from {self.cfg.OUTPUT_DIR} with --resume"
             ) from error
+        self._images_drawn += self.cfg.SOLVER.IMS_PER_BATCH
+        self._finished_iter = self.iter
+
+    @property
+    def _line_period(self) -> int:
+        """Iterations between lines of metrics; no evaluation is overtaken by the next one."""
+        return math.gcd(WINDOW, self.cfg.TEST.EVAL_PERIOD)
+
+    @property
+    def _metrics_file(self) -> Path:
+        return Path(self.cfg.OUTPUT_DIR) / "metrics.json"
+
+    def build_writers(self) -> list[EventWriter]:
+        self._writers = super().build_writers()
+        return self._writers
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's, but no evaluation is overtaken by the next before metrics are written."""
-        built = super().build_hooks()
+        """Detectron2's, with this project's checkpoints, and those of `zss_d2.engine.hooks`."""
+        solver, period = self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD
+        self._checkpoints = Checkpoints(
+            self.checkpointer,
+            solver.CHECKPOINT_PERIOD,
+            solver.CHECKPOINT_MINUTES,
+            solver.CHECKPOINT_KEEP,
+        )
+        self._writers: list[EventWriter] = []
+        built = [h for h in super().build_hooks() if not isinstance(h, PeriodicCheckpointer)]
+        lines = self._line_period
         for hook in built:
             if isinstance(hook, PeriodicWriter):
-                hook._period = math.gcd(hook._period, self.cfg.TEST.EVAL_PERIOD)
-        return built
+                hook._period = lines
+        # Checkpoints before the evaluation: if that fails, the model is there to look at.
+        evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, EvalHook))
+        own = [self._checkpoints] if comm.is_main_process() else []
+        built[evaluation:evaluation] = [*own, StopOnSignal(self._checkpoints.save)]
+        self._best = None
+        if solver.CHECKPOINT_BEST and comm.is_main_process():
+            self._best = BestCheckpoint(
+                self.checkpointer, period, self._best_metric, self._best_name
+            )
+            built.insert(len(built) - 1, self._best)
+        return [
+            *built[:evaluation],
+            MetricsWithoutGap(self._writers, lines, self._evaluate_now, period, self._metrics_file),
+            *built[evaluation:],
+        ]
+
+    def _evaluate_now(self) -> None:
+        """What upstream's hook for evaluation does, outside its turn."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        for name, value in flatten_results_dict(self._last_eval_results or {}).items():
+            get_event_storage().put_scalar(name, float(value), smoothing_hint=False)
+        if self._best is not None:
+            self._best.update()
+        comm.synchronize()
+
+    def _best_metric(self) -> float:
+        results = flatten_results_dict(self._last_eval_results)
+        return float(results[self._best_name])
+
+    @property
+    def _best_name(self) -> str:
+        """What metrics.json calls the metric."""
+        names, metric = self.cfg.DATASETS.TEST, f"sem_seg/{self.cfg.SOLVER.CHECKPOINT_BEST}"
+        return metric if len(names) == 1 else f"{names[0]}/{metric}"
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -83,7 +266,7 @@ class ZeroShotTrainer(DefaultTrainer):
         return optim.build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
+    def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
         workers = comm.get_world_size()
         if cfg.SOLVER.IMS_PER_BATCH % workers:
             raise ZssError(
@@ -124,8 +307,7 @@ class ZeroShotTrainer(DefaultTrainer):
                 found by themselves during training.
         """
         share_buffers(model)
-        # In the middle of a training it must not change what the training draws next.
-        with undisturbed():
+        with interrupt.deferred(False):
             results = super().test(cfg, model, evaluators)
         names = cfg.DATASETS.TEST
         if names and comm.is_main_process():
@@ -140,6 +322,15 @@ class ZeroShotTrainer(DefaultTrainer):
                 collect_provenance(cfg, checkpoint, iteration),
             )
         return results
+
+
+def with_memory(model: nn.Module) -> dict[str, nn.Module]:
+    """Parts that remember, beside weights and buffers, what the next step depends on, by name.
+
+    They have methods ``memory() -> dict`` of tensors and plain values and ``restore_memory(dict)``;
+    the memory is the same on all processes.
+    """
+    return {name: m for name, m in model.named_modules() if hasattr(m, "restore_memory")}
 
 
 def wrap_for_processes(model: nn.Module) -> nn.Module:
@@ -200,9 +391,7 @@ def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
     resume = resume and checkpointer.has_checkpoint()
     checkpoint = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
     if not checkpoint and any(p.requires_grad for p in model.parameters()):
-        logging.getLogger(__name__).warning(
-            "MODEL.WEIGHTS is empty: evaluating a model without trained weights"
-        )
+        logger.warning("MODEL.WEIGHTS is empty: evaluating a model without trained weights")
     extra = checkpointer.load(checkpoint, checkpointables=[])
     iteration = extra["iteration"] + 1 if "iteration" in extra else None
     return ZeroShotTrainer.test(cfg, model, checkpoint=checkpoint, iteration=iteration)

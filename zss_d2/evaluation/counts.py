@@ -12,6 +12,7 @@ import numpy as np
 
 from zss_d2.data.files import write_atomic
 from zss_d2.errors import ZssError
+from zss_d2.evaluation.results import evaluate_again
 
 # Of one image: its key, the cells of the flattened confusion matrix that are not 0, their values.
 ImageEntry = tuple[str, np.ndarray, np.ndarray]
@@ -137,27 +138,44 @@ def read_counts(path: Path) -> StoredCounts:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        images = None
-        if "image_keys" in arrays:
-            images = ImageCounts(
-                keys=tuple(arrays["image_keys"].tolist()),
-                starts=arrays["image_starts"],
-                cells=arrays["image_cells"],
-                values=arrays["image_values"],
-                num_classes=len(arrays["class_names"]),
-            )
-        return StoredCounts(
+        counts = StoredCounts(
             confusion=arrays["confusion"],
             class_names=tuple(arrays["class_names"].tolist()),
             unseen_names=tuple(arrays["unseen_names"].tolist()),
-            images=images,
+            images=_image_counts(arrays) if "image_keys" in arrays else None,
         )
+        _check_shapes(counts)
     except FileNotFoundError:
-        raise ZssError(f"{path} is missing; evaluate the run again (--eval-only)") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ZssError(f"{path} is missing; {evaluate_again(path.parent)}") from None
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ZssError(
-            f"{path} cannot be read ({type(error).__name__}); evaluate the run again (--eval-only)"
+            f"{path} cannot be read ({type(error).__name__}); {evaluate_again(path.parent)}"
         ) from None
+    return counts
+
+
+def _image_counts(arrays: Mapping[str, np.ndarray]) -> ImageCounts:
+    return ImageCounts(
+        keys=tuple(arrays["image_keys"].tolist()),
+        starts=arrays["image_starts"],
+        cells=arrays["image_cells"],
+        values=arrays["image_values"],
+        num_classes=len(arrays["class_names"]),
+    )
+
+
+def _check_shapes(counts: StoredCounts) -> None:
+    """Raise ValueError where the arrays do not belong together."""
+    number, images = len(counts.class_names), counts.images
+    fit = counts.confusion.shape == (number, number) and counts.confusion.dtype.kind in "iu"
+    fit = fit and set(counts.unseen_names) <= set(counts.class_names)
+    if images is not None:
+        cells = images.cells
+        fit = fit and images.starts.shape == (len(images.keys) + 1,)
+        fit = fit and cells.shape == images.values.shape == (images.starts[-1],)
+        fit = fit and (not cells.size or 0 <= cells.min() <= cells.max() < number**2)
+    if not fit:
+        raise ValueError("arrays of other shapes")
 
 
 def _strings(names: Sequence[str]) -> np.ndarray:

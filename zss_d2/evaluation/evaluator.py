@@ -32,6 +32,7 @@ from zss_d2.evaluation.counts import (
 )
 from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarize
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
+from zss_d2.evaluation.results import check_dataset_name
 from zss_d2.evaluation.text import one_line
 from zss_d2.modeling.inference import NAN_REMEDY, label_map
 
@@ -66,8 +67,10 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             predictions: what to write of them: "none", "png" or "json", as TEST.PREDICTIONS.
 
         Raises:
-            ZssError: the data set holds no image, or what is kept of two images has one name.
+            ZssError: the data set holds no image, has a name that results.json cannot hold, or what
+                is kept of two images has one name.
         """
+        check_dataset_name(dataset_name)
         super().__init__(dataset_name, distributed, output_dir)
         if not self.input_file_to_gt_file:
             raise ZssError(f"{dataset_name} holds no image; prepare the data set again")

@@ -9,13 +9,13 @@ with ``TEST.PREDICTIONS png``. The first run is the one that others are compared
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from zss_d2.command_line import Parser, check_output, whole
 from zss_d2.data.files import write_atomic
 from zss_d2.errors import command
 from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare
@@ -59,6 +59,9 @@ def report(runs: Sequence[FinishedRun], resamples: int = 1000) -> list[Block]:
         resamples: of the bootstrap intervals.
     """
     names = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    tested = {name: [run for run in runs if name in run.metrics] for name in names}
+    # All files are read before the first figure is drawn, which takes time.
+    counts = {name: {run.name: run.counts(name) for run in tested[name]} for name in names}
     methods = " and ".join(dict.fromkeys(run.provenance.get("method", run.name) for run in runs))
     blocks: list[Block] = [Heading(f"Zero-shot segmentation: {methods}", 1)]
     blocks.append(
@@ -68,13 +71,14 @@ def report(runs: Sequence[FinishedRun], resamples: int = 1000) -> list[Block]:
     )
     blocks += map(Paragraph, register_data(runs))
     for name in names:
-        blocks += dataset_section(name, [run for run in runs if name in run.metrics], resamples)
+        blocks += dataset_section(name, tested[name], counts[name], resamples)
     return [*blocks, *training_section(runs), *provenance_section(runs)]
 
 
-def dataset_section(dataset: str, runs: Sequence[FinishedRun], resamples: int) -> Iterator[Block]:
+def dataset_section(
+    dataset: str, runs: Sequence[FinishedRun], counts: Mapping[str, StoredCounts], resamples: int
+) -> Iterator[Block]:
     """Everything about one test set."""
-    counts = {run.name: run.counts(dataset) for run in runs}
     first = counts[runs[0].name]
     yield Heading(dataset)
     protocols = [describe_protocol(run.provenance["protocol"]) for run in runs]
@@ -203,7 +207,7 @@ def training_section(runs: Sequence[FinishedRun]) -> Iterator[Block]:
     losses: dict[str, Curve] = {}
     metrics: dict[str, dict[str, Curve]] = {}
     for run in runs:
-        history = run.history()
+        history = run.history
         if (loss := _curve(history, "total_loss"))[0]:
             losses[run.name] = loss
         tested = dict.fromkeys(key for line in history for key in line)
@@ -277,25 +281,21 @@ def write_report(blocks: Sequence[Block], folder: Path) -> None:
         write_atomic(folder / name, lambda path, data=text: path.write_text(data, "utf-8"))
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR")
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     parser.add_argument("--output", type=Path, default=Path("output/report"), metavar="DIR")
     parser.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="for the intervals"
+        "--resamples", type=whole(1), default=1000, metavar="N", help="for the intervals"
     )
-    args = parser.parse_args(argv)
-    if args.resamples < 1:
-        parser.error("--resamples must be 1 or more")
-    return args
+    return parser
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
+    check_output(args.output, folder=True)
     write_report(report(read_runs(args.runs), args.resamples), args.output)
     print(f"report written to {args.output / 'report.html'}")
     return 0

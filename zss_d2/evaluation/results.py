@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,27 +15,127 @@ import torch
 from detectron2.config import CfgNode
 
 from zss_d2.data.files import write_atomic
+from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
 
+PROVENANCE = "provenance"
 _PACKAGE = Path(__file__).resolve().parent.parent
+_NUMBER = (int, float)
+_NOTHING = type(None)
+_PLAIN = (str, *_NUMBER, _NOTHING)
+# What those who read the file rely on: the types of values, those of a mapping below its key.
+_NEEDED = {
+    "config_sha256": str,
+    "iteration": (int, _NOTHING),
+    "protocol": {
+        "setting": str,
+        "min_size": int,
+        "max_size": int,
+        "slide": (dict, _NOTHING),
+        "flip": bool,
+        "scales": list,
+        "seen_bias": _NUMBER,
+    },
+}
+_OPTIONAL = {"method": str, "seed": int} | dict.fromkeys(
+    ("version", "commit", "uncommitted_changes", "detectron2", "torch", "device"), _PLAIN
+)
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise `ZssError` for the one name that a test set cannot have in the file."""
+    if name == PROVENANCE:
+        raise ZssError(
+            f"DATASETS.TEST: a data set cannot be called {name!r}, which results.json uses for "
+            "where its numbers come from; register it under another name"
+        )
 
 
 def write_results(
     path: Path, results: Mapping[str, Mapping[str, float]], provenance: Mapping[str, Any]
 ) -> None:
-    """Write ``{data set: {metric: value}, "provenance": {...}}`` atomically; NaN becomes null."""
+    """Write ``{data set: {metric: value}, "provenance": {...}}`` atomically; NaN becomes null.
+
+    Raises:
+        ZssError: a data set is called "provenance".
+    """
+    for name in results:
+        check_dataset_name(name)
     content = {
         name: {key: None if math.isnan(value) else value for key, value in metrics.items()}
         for name, metrics in results.items()
     }
-    content["provenance"] = dict(provenance)
+    content[PROVENANCE] = dict(provenance)
     text = json.dumps(content, indent=2) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read what `write_results` wrote; an undefined metric is None."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read what `write_results` wrote; an undefined metric is None.
+
+    Raises:
+        ZssError: the file is missing, or not of this kind.
+    """
+    folder = path.parent
+    if not path.is_file():
+        raise ZssError(f"{folder} is no folder of a finished run: {path.name} is missing")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        problem = _problem(content)
+    except (ValueError, RecursionError) as error:
+        problem = f"it is no JSON ({type(error).__name__})"
+    if problem:
+        raise ZssError(f"{path} cannot be read: {problem}; {evaluate_again(folder)}")
+    return content
+
+
+def evaluate_again(folder: Path) -> str:
+    """The remedy for what an evaluation has written."""
+    return (
+        "evaluate the run again with train_net.py --eval-only --resume --config-file "
+        f"{folder / 'config.yaml'} OUTPUT_DIR {folder}"
+    )
+
+
+def _problem(content: object) -> str:
+    """What keeps ``content`` from being that of the file; empty if nothing does."""
+    if problem := _unlike(content, {PROVENANCE: _NEEDED}, ""):
+        return problem
+    provenance = content[PROVENANCE]
+    given = {key: kind for key, kind in _OPTIONAL.items() if key in provenance}
+    if problem := _unlike(provenance, given, PROVENANCE):
+        return problem
+    slide, scales = provenance["protocol"]["slide"], provenance["protocol"]["scales"]
+    if slide is not None and (
+        problem := _unlike(slide, {"crop": int, "stride": int}, "provenance.protocol.slide")
+    ):
+        return problem
+    if not all(isinstance(scale, _NUMBER) for scale in scales):
+        return f"provenance.protocol.scales is {reprlib.repr(scales)}"
+    if len(content) == 1:
+        return "it has the numbers of no data set"
+    for name, metrics in content.items():
+        if name != PROVENANCE and (problem := _unlike(metrics, _metric_types(metrics), name)):
+            return problem
+    return ""
+
+
+def _metric_types(metrics: object) -> Mapping[str, object]:
+    return dict.fromkeys(metrics if isinstance(metrics, Mapping) else (), (*_NUMBER, _NOTHING))
+
+
+def _unlike(value: object, wanted: Any, name: str) -> str:
+    """Where a value is not of the types that are wanted; ``name`` is its own."""
+    kind = dict if isinstance(wanted, Mapping) else wanted
+    if not isinstance(value, kind):
+        return f"{name or 'the content'} is {reprlib.repr(value)}"
+    for key, inner in wanted.items() if isinstance(wanted, Mapping) else ():
+        place = f"{name}.{key}" if name else key
+        if key not in value:
+            return f"{place} is missing"
+        if problem := _unlike(value[key], inner, place):
+            return problem
+    return ""
 
 
 def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> dict[str, Any]:

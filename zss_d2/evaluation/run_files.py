@@ -4,67 +4,82 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import StoredCounts, counts_file, read_counts
-from zss_d2.evaluation.results import read_results
+from zss_d2.evaluation.results import PROVENANCE, read_results
+from zss_d2.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run: its name in the report, its folder and the content of its results.json."""
+    """A run: its name in the report, its folder and what it holds.
+
+    Args:
+        metrics, provenance: of results.json.
+        history: lines of metrics.json; empty where nothing was trained.
+    """
 
     name: str
     folder: Path
     metrics: dict[str, dict[str, float | None]]
     provenance: dict[str, Any]
+    history: list[dict[str, float]]
 
     def counts(self, dataset: str) -> StoredCounts:
         """Pixel counts; raises ZssError where there are none."""
         return read_counts(counts_file(self.folder, dataset))
 
-    def history(self) -> list[dict[str, float]]:
-        """Lines of metrics.json; empty where nothing was trained.
 
-        Raises:
-            ZssError: a line is not JSON.
-        """
-        path = self.folder / "metrics.json"
-        if not path.is_file():
-            return []
+def _read_history(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        try:
-            return [json.loads(line) for line in lines if line]
-        except ValueError as error:
-            raise ZssError(f"{path} is damaged ({error}); remove its last line") from None
+    except UnicodeDecodeError as error:
+        raise ZssError(
+            f"{path} is no text ({error.reason}); move it elsewhere, the report then has no "
+            "training curves"
+        ) from None
+    return [_metrics_line(path, *pair) for pair in enumerate(lines, start=1) if pair[1].strip()]
+
+
+def _metrics_line(path: Path, number: int, line: str) -> dict[str, float]:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        content = None
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("iteration"), int)
+        or not all(isinstance(value, (int, float)) for value in content.values())
+    ):
+        raise ZssError(
+            f"{path} is damaged: line {number} is {reprlib.repr(line)}, not iteration and metrics "
+            "of a training (a run that is killed can leave half a line); take that line out"
+        )
+    return content
 
 
 def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
-    """Read results.json of every folder.
+    """Read results.json and metrics.json of every folder.
 
     Raises:
-        ZssError: a folder has no (readable) results.json, or is given twice.
+        ZssError: a folder has no results.json, has one of them that no run has written, or is given
+            twice.
     """
     check_different(folders)
     runs = []
     for name, folder in zip(short_names(folders), folders, strict=True):
-        path = folder / "results.json"
-        if not path.is_file():
-            raise ZssError(f"{folder} is no folder of a finished run: results.json is missing")
-        try:
-            content = read_results(path)
-            provenance = content.pop("provenance")
-        except (ValueError, KeyError) as error:
-            raise ZssError(
-                f"{path} cannot be read ({type(error).__name__}); evaluate the run again"
-            ) from None
-        runs.append(FinishedRun(name, folder, content, provenance))
+        content = read_results(folder / "results.json")
+        provenance = content.pop(PROVENANCE)
+        history = _read_history(folder / "metrics.json")
+        runs.append(FinishedRun(name, folder, content, provenance, history))
     return runs
 
 
@@ -78,30 +93,42 @@ def check_different(folders: Sequence[Path]) -> None:
         seen[folder.resolve()] = folder
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.yaml of a run; empty where there is none.
+
+    Raises:
+        ZssError: it is no yaml, or not that of a run.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return {}
+    _, content = read_yaml(path, "the config of a run")
+    if not isinstance(content, dict):
+        raise ZssError(
+            f"{path} is not the config of a run, it holds {reprlib.repr(content)}; put back the "
+            "one that the run was started with"
+        )
+    return content
+
+
 def custom_descriptions(folder: Path) -> list[Path]:
     """The files of ``DATASETS.CUSTOM`` that a run used, by the config.yaml in its folder.
-
-    A relative path started where the training did: usually here, else above the run's folder. One
-    that is found nowhere is returned as it is.
 
     Raises:
         ZssError: config.yaml cannot be read.
     """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return []
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        named = config.get("DATASETS", {}).get("CUSTOM", ())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        raise ZssError(
-            f"{path} cannot be read ({type(error).__name__}); evaluate the run again"
-        ) from None
-    starts = (Path(), *folder.resolve().parents)
-    return [
-        next((start / name for start in starts if (start / name).is_file()), Path(name))
-        for name in named
-    ]
+    datasets = read_config(folder).get("DATASETS")
+    named = datasets.get("CUSTOM") if isinstance(datasets, dict) else None
+    return [found_from(folder, Path(str(name))) for name in named or ()]
+
+
+def found_from(folder: Path, path: Path) -> Path:
+    """Where a file lies that a run named by a relative path; one that is nowhere stays as it is.
+
+    The path started where the training did: above the run's folder, as a rule, or else here.
+    """
+    starts = (*folder.resolve().parents, Path())
+    return next((start / path for start in starts if (start / path).is_file()), path)
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

@@ -16,6 +16,7 @@ from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.templates import template_set
 from zss_d2.clip.wording import class_tokens
 from zss_d2.errors import ZssError
+from zss_d2.modeling.identity import lineage
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 class ClipSegmentor(ZeroShotSegmentor):
     """`ZeroShotSegmentor` with both towers. A method extends `from_config` with its own parts."""
+
+    origin = (*ZeroShotSegmentor.origin, "templates")
 
     def __init__(
         self,
@@ -85,6 +88,8 @@ class ClipSegmentor(ZeroShotSegmentor):
             **super().settings(),
             "MODEL.CLIP.DENSE_TOKENS": self.image_encoder.dense_tokens,
             "MODEL.CLIP.FEATURE_LAYERS": list(self.image_encoder.feature_layers),
+            # True without any synonyms is the same.
+            "MODEL.CLIP.SYNONYMS": any(name in self.synonyms for name in self.classes),
         }
 
     def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
@@ -97,11 +102,12 @@ class ClipSegmentor(ZeroShotSegmentor):
         own = self.identity()
         if "clip" in identity:
             require_activation(identity["clip"], own["clip"])
-        if identity.get("templates", own["templates"]) != own["templates"]:
-            logger.warning(
-                "The checkpoint was trained with the sentences %s, here they are %s",
-                *(shortened(identity["templates"]), shortened(own["templates"])),
-            )
+        for sentences in (x["templates"] for x in lineage(identity) if "templates" in x):
+            if sentences != own["templates"]:
+                logger.warning(
+                    "The checkpoint was trained with the sentences %s, here they are %s",
+                    *(shortened(sentences), shortened(own["templates"])),
+                )
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""

@@ -25,6 +25,8 @@ class DecoderSegmentor(ClipSegmentor):
     over heads, (B, K, h, w).
     """
 
+    relies_on = ("MODEL.LOSS.NAME",)
+
     @configurable
     def __init__(
         self,

@@ -11,11 +11,12 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from zss_d2.data.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
+from zss_d2.modeling.identity import Identified
 from zss_d2.modeling.inference import (
     NAN_REMEDY,
     InferenceProtocol,
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 _VOID_BATCHES = 1000
 
 
-class ZeroShotSegmentor(nn.Module):
+class ZeroShotSegmentor(Identified):
     """Base of the meta-architectures.
 
     A method implements `class_logits`, `training_outputs` and `losses`. Inputs are Detectron2's
@@ -65,6 +66,7 @@ class ZeroShotSegmentor(nn.Module):
         train_size: Sequence[int] = (0, 0),
         protocol: InferenceProtocol | None = None,
         autocast: torch.dtype | None = None,
+        settings: Mapping[str, Any] | None = None,
     ):
         """
         Args:
@@ -78,13 +80,12 @@ class ZeroShotSegmentor(nn.Module):
             autocast: precision of `class_logits` and `training_outputs`; None: that of the weights,
                 or of an autocast around the model, such as AMP. `losses` and scores are in single
                 precision either way.
+            settings: values of `relies_on`.
         """
-        super().__init__()
+        super().__init__(classes, train_classes, settings)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
-        self.classes = tuple(classes)
-        self.train_classes = tuple(train_classes)
         self.ignore_label = ignore_label
         self.train_size = tuple(train_size)
         self.protocol = protocol or InferenceProtocol()
@@ -116,48 +117,16 @@ class ZeroShotSegmentor(nn.Module):
             "train_size": crop.SIZE if crop.ENABLED and crop.PAD else (0, 0),
             "protocol": InferenceProtocol.from_config(cfg),
             "autocast": getattr(torch, cfg.MODEL.AUTOCAST) if cfg.MODEL.AUTOCAST else None,
-        }
-
-    def identity(self) -> dict[str, Any]:
-        """What the weights stand for, as checkpoints remember it: plain values, lists, dicts."""
-        return {
-            "method": type(self).__name__,
-            "classes": list(self.classes),
-            "train_classes": list(self.train_classes),
-            "settings": self.settings(),
+            "settings": cls.settings_from(cfg),
         }
 
     def settings(self) -> dict[str, Any]:
-        """What of the config the weights rely on without showing it in their shapes, by key."""
+        """With the statistics of images, also those that come with CLIP."""
         return {
+            **super().settings(),
             "MODEL.PIXEL_MEAN": [round(x, 3) for x in self.pixel_mean.flatten().tolist()],
             "MODEL.PIXEL_STD": [round(x, 3) for x in self.pixel_std.flatten().tolist()],
         }
-
-    def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
-        """Hold what a checkpoint says of itself against this model, before its weights are loaded.
-
-        Args:
-            identity: `identity` of the model that was saved.
-            state: its weights; a method may change them to what they mean here.
-
-        Raises:
-            ZssError: its weights mean something else here.
-        """
-        own = self.settings()
-        for key, value in identity.get("settings", {}).items():
-            if key in own and own[key] != value:
-                logger.warning(
-                    "The checkpoint was trained with %s %s, here it is %s", key, value, own[key]
-                )
-        hidden = set(self.classes) - set(self.train_classes)
-        leaked = [name for name in identity.get("train_classes", ()) if name in hidden]
-        if leaked:
-            logger.warning(
-                "The checkpoint was trained with labels of %d classes that are unseen here, such "
-                "as %r: mIoU-U and hIoU are no zero-shot scores",
-                *(len(leaked), leaked[0]),
-            )
 
     @property
     def device(self) -> torch.device:

@@ -22,13 +22,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
+from zss_d2.command_line import Parser
 from zss_d2.data.files import read_mask, read_photo
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.lettering import class_labels, drawn_title, style
 from zss_d2.evaluation.run_files import short_names
 from zss_d2.evaluation.text import wrapped
-from zss_d2.tools.runs import choose, load_runs, picture_command
+from zss_d2.tools.runs import choose, load_runs, picture_command, picture_parser
 
 # Letters of a title above a column.
 TITLE_WIDTH = 28
@@ -65,9 +66,9 @@ def largest(mask: np.ndarray, ids: Sequence[int]) -> int | None:
     return best if areas[best] else None
 
 
-def figure(folders: Sequence[Path], number: int) -> Figure:
+def figure(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figure:
     """The picture for runs that were tested on the same data set."""
-    runs, dataset = load_runs(folders)
+    runs, dataset = load_runs(folders, opts)
     metadata = MetadataCatalog.get(dataset)
     classes = list(metadata.stuff_classes)
     unseen = [classes.index(name) for name in metadata.unseen_classes]
@@ -101,10 +102,14 @@ def figure(folders: Sequence[Path], number: int) -> Figure:
     return result
 
 
+def make_parser() -> Parser:
+    return picture_parser(__doc__, images=3, output="attention.png")
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    return picture_command(__doc__, figure, images=3, output="attention.png", argv=argv)
+    return picture_command(make_parser().parse_args(argv), figure)
 
 
 if __name__ == "__main__":

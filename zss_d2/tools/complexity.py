@@ -22,6 +22,7 @@ from fvcore.nn import FlopCountAnalysis
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from zss_d2.command_line import Parser, whole
 from zss_d2.engine import load_config
 from zss_d2.errors import command
 from zss_d2.evaluation.run_files import check_different, config_names
@@ -83,20 +84,20 @@ def row(config: Path, name: str, opts: Sequence[str], size: int) -> list[object]
     return [name, len(model.classes), *numbers.values(), ratio]
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG")
-    parser.add_argument("--size", type=int, default=512, help="side of the image, px")
-    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--size", type=whole(1), default=512, metavar="N", help="side of the image, px"
+    )
+    parser.add_opts()
+    return parser
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
     check_different(args.configs)
     logging.disable(logging.WARNING)  # random weights are meant here
     headers = ["config", "classes", "trained M", "params M", "tower G", "total G", "total / tower"]

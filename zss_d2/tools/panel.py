@@ -20,13 +20,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
+from zss_d2.command_line import Parser
 from zss_d2.data.files import read_mask, read_photo
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import command
 from zss_d2.evaluation.drawing import label_picture
 from zss_d2.evaluation.run_files import short_names
 from zss_d2.modeling.inference import label_map
-from zss_d2.tools.runs import choose, load_runs, picture_command
+from zss_d2.tools.runs import choose, load_runs, picture_command, picture_parser
 
 
 @torch.inference_mode()
@@ -37,9 +38,9 @@ def predict(cfg: CfgNode, model: nn.Module, records: Sequence[dict]) -> list[np.
     return [label_map(scores).cpu().numpy() for scores in outputs]
 
 
-def panel(folders: Sequence[Path], number: int) -> Figure:
+def panel(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figure:
     """The picture for runs that were tested on the same data set."""
-    runs, dataset = load_runs(folders)
+    runs, dataset = load_runs(folders, opts)
     records = DatasetCatalog.get(dataset)
     metadata = MetadataCatalog.get(dataset)
     classes, unseen = metadata.stuff_classes, metadata.unseen_classes
@@ -52,10 +53,14 @@ def panel(folders: Sequence[Path], number: int) -> Figure:
     return label_picture(photos, columns, classes, unseen)
 
 
+def make_parser() -> Parser:
+    return picture_parser(__doc__, images=6, output="panel.png")
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    return picture_command(__doc__, panel, images=6, output="panel.png", argv=argv)
+    return picture_command(make_parser().parse_args(argv), panel)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ is a diagnostic: training sees neither the purity nor the unseen labels.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Sequence
@@ -25,10 +24,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from zss_d2.clip import build_clip_towers
+from zss_d2.command_line import Parser, check_output, whole
 from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.engine import load_config
 from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import class_colours, colourise, png
 from zss_d2.modeling.methods.clip_zss.build import region_settings
@@ -40,6 +39,7 @@ from zss_d2.modeling.methods.clip_zss.pseudo_labels import (
     resize_labels,
 )
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+from zss_d2.tools.runs import MAX_IMAGES, tool_config
 
 
 class Purity(NamedTuple):
@@ -192,25 +192,26 @@ def _grey(labels: np.ndarray) -> np.ndarray:
     return np.where(labels >= 0, labels, np.iinfo(np.int64).max)
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--images", type=int, default=6, metavar="N", help="rows of the picture")
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument("--config-file", required=True, type=Path, metavar="CONFIG")
     parser.add_argument(
-        "--measure", type=int, default=100, metavar="N", help="images for the mean purity"
+        "--images", type=whole(1, MAX_IMAGES), default=6, metavar="N", help="rows of the picture"
+    )
+    parser.add_argument(
+        "--measure", type=whole(1), default=100, metavar="N", help="images for the mean purity"
     )
     parser.add_argument("--output", type=Path, default=Path("plm.png"), metavar="FILE")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values, in turn")
-    return parser.parse_args(argv)
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
+    return parser
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    args = parse_args(argv)
-    cfg = load_config(args)
+    args = make_parser().parse_intermixed_args(argv)
+    check_output(args.output)
+    cfg = tool_config(args.config_file, args.opts)
     panels = examine(cfg, max(args.images, args.measure))
     if not panels:
         names = ", ".join(cfg.DATASETS.TRAIN)

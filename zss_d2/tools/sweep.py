@@ -8,6 +8,11 @@ configuration is not repeated, one that was interrupted goes on from its last ch
 same command can be given again at any time. ``--opts KEY VALUE`` apply to all runs. The table holds
 all finished runs of the output folder, those of earlier commands too.
 
+A run that fails does not keep the others from running. It is named in the table, with the reason,
+and the exit status is 1; the same command tries it again. ``--jobs N`` runs N at once, each on
+GPUs (of CUDA_VISIBLE_DEVICES, if set) and CPU cores of its own. SIGTERM and Ctrl-C let running
+trainings save a checkpoint; a second one kills them.
+
 To choose between settings without looking at the unseen classes that are reported, run them on
 views in which seen classes are held out (datasets/README.md, "Choosing settings"); the first table
 then has the mean over the views:
@@ -19,103 +24,46 @@ then has the mean over the views:
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
+import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from detectron2.config import CfgNode
-
-import zss_d2
+from zss_d2.command_line import MAX_SEED, Parser, check_output, whole
 from zss_d2.errors import ZssError, command
-from zss_d2.evaluation import read_results
-from zss_d2.evaluation.results import config_hash
+from zss_d2.tools import sweep_run
 from zss_d2.tools.sweep_plan import Run, plan
+from zss_d2.tools.sweep_run import LOG, Execution
+from zss_d2.tools.sweep_slots import share_out
+from zss_d2.tools.sweep_state import finished
 from zss_d2.tools.sweep_table import check_settings, collect, write_tables
 
-TRAIN_NET = Path(zss_d2.__file__).resolve().parent.parent / "train_net.py"
-# Lines of Detectron2's log that tell how far a run is.
-PROGRESS = ("eta: ", "Inference done")
 
-
-def finished(run: Run, cfg: CfgNode) -> bool:
-    """Whether the folder holds the final results of exactly this configuration.
+def execute(runs: Sequence[Run], jobs: int, num_gpus: int) -> Execution:
+    """Execute the runs, none of which is finished, ``jobs`` at once.
 
     Raises:
-        ZssError: the folder holds a run of another configuration, finished or not.
+        ZssError: train_net.py is not there, or this machine has too little for that many.
     """
-    path = run.folder / "results.json"
-    provenance = read_results(path)["provenance"] if path.is_file() else {}
-    begun = run.folder / "config.yaml"
-    if provenance:
-        same = provenance["config_sha256"] == config_hash(cfg)
-    else:
-        # An interrupted run would go on under these settings.
-        same = not begun.is_file() or yaml.safe_load(begun.read_text("utf-8")) == yaml.safe_load(
-            cfg.dump()
-        )
-    if not same:
+    if runs and not sweep_run.TRAIN_NET.is_file():
         raise ZssError(
-            f"{run.folder} holds a run of another configuration; give another --output or rename it"
+            f"{sweep_run.TRAIN_NET} does not exist; run sweeps from a checkout of the project"
         )
-    return bool(provenance) and provenance["iteration"] in (None, cfg.SOLVER.MAX_ITER)
+    slots = []
+    if runs:
+        devices = {run.config().MODEL.DEVICE for run in runs}
+        slots = share_out(min(jobs, len(runs)), num_gpus, devices)
+    if len(slots) > 1:
+        print(f"{len(slots)} runs at once: {'; '.join(map(str, slots))}", flush=True)
+    execution = Execution(runs, slots, num_gpus)
+    execution.run()
+    return execution
 
 
-def execute(run: Run, num_gpus: int) -> None:
-    """Run ``train_net.py`` in a process of its own.
-
-    Its output goes to ``console.txt`` in the run's folder, its progress lines also to the screen.
-
-    Raises:
-        ZssError: it failed; names the log.
-    """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    log = run.folder / "console.txt"
-    command = [sys.executable, str(TRAIN_NET), "--config-file", run.config_file, "--resume"]
-    command += ["--num-gpus", str(num_gpus), "--dist-url", "auto", *run.overrides]
-    command += ["SEED", str(run.seed), "OUTPUT_DIR", str(run.folder)]
-    line = "no output"
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
-        for line in process.stdout or ():
-            file.write(line)
-            file.flush()
-            if any(mark in line for mark in PROGRESS):
-                print(f"    {line.rsplit(']: ', 1)[-1].strip()}", flush=True)
-    if process.returncode:
-        raise ZssError(f"{run} failed: {line.strip().removeprefix('error: ')} (see {log})")
-
-
-def run_all(runs: Sequence[Run], num_gpus: int) -> None:
-    """Execute what is not finished, saying how far it is and how long the rest may take."""
-    waiting = [run for run in runs if not finished(run, run.config())]
-    if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are already finished", flush=True)
-    if waiting and not TRAIN_NET.is_file():
-        raise ZssError(f"{TRAIN_NET} does not exist; run sweeps from a checkout of the project")
-    start = time.monotonic()
-    for done, run in enumerate(waiting):
-        rest = ""
-        if done:
-            left = (time.monotonic() - start) / done * (len(waiting) - done)
-            rest = f", about {left / 60:.0f} min left"
-        print(f"[{done + 1}/{len(waiting)}] {run}{rest}: {run.folder}", flush=True)
-        execute(run, num_gpus)
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="yaml files; one row each")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    parser.add_argument("--seeds", nargs="+", type=whole(0, MAX_SEED), default=[0], metavar="N")
     parser.add_argument(
         "--vary",
         nargs="+",
@@ -126,10 +74,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--views", nargs="+", default=[], metavar="YAML", help="held-out views to run on instead"
     )
     parser.add_argument("--output", type=Path, default=Path("output/sweep"), metavar="DIR")
-    parser.add_argument("--num-gpus", type=int, default=1, help="per run; processes on a CPU")
+    parser.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="runs at once")
     parser.add_argument(
-        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides for all runs"
+        "--num-gpus", type=whole(1), default=1, metavar="N", help="per run; processes on a CPU"
     )
+    parser.add_opts()
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = make_parser()
     args = parser.parse_args(argv)
     if args.vary is not None and len(args.vary) < 2:
         parser.error("--vary needs a key and at least one value")
@@ -140,14 +94,36 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = parse_args(argv)
+    check_output(args.output, folder=True)
     runs = plan(args)
     check_settings(runs, args.output)
-    run_all(runs, args.num_gpus)
-    markdown = write_tables(collect(runs), args.output)
-    print(f"\n{markdown}\nwritten to {args.output / 'table.md'}")
+    waiting = [run for run in runs if not finished(run)]
+    if len(waiting) < len(runs):
+        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are already finished", flush=True)
+    execution = execute(waiting, args.jobs, args.num_gpus)
+
+    failed = {place: reason for place, reason in execution.ended.items() if reason}
+    over = [run for run in runs if run not in waiting or run.place in execution.ended]
+    if over:
+        markdown = write_tables(collect(over, failed), args.output)
+        print(f"\n{markdown}\nwritten to {args.output / 'table.md'}", flush=True)
+    if execution.signum is not None:
+        print(
+            f"stopped by {signal.Signals(execution.signum).name}: {len(over) - len(failed)} of "
+            f"{len(runs)} runs are finished; the same command goes on",
+            file=sys.stderr,
+        )
+        return 128 + execution.signum
+    if failed:
+        logs = ", ".join(str(args.output / place / LOG) for place in failed)
+        print(
+            f"error: {len(failed)} of {len(runs)} runs failed, see {logs}; the same command tries "
+            "them again",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

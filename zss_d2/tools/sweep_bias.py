@@ -11,7 +11,6 @@ among unseen classes, the rest of the loss goes to seen ones.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import sys
@@ -26,6 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from zss_d2.command_line import Parser, between, check_output
 from zss_d2.data.files import read_mask, write_atomic
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError, command
@@ -33,7 +33,7 @@ from zss_d2.evaluation.drawing import png
 from zss_d2.evaluation.lettering import drawn_title, style
 from zss_d2.evaluation.metrics import confusion_matrix, summarize
 from zss_d2.evaluation.text import wrapped
-from zss_d2.tools.runs import load_run
+from zss_d2.tools.runs import load_model, run_config, tested_set
 
 # Both signs of these and 0: from a thousandth, where softmax scores differ, to all or nothing.
 STRENGTHS = np.logspace(-3, 0, 13)
@@ -132,13 +132,13 @@ def draw(rows: Sequence[dict[str, float]], title: str) -> Figure:
     return figure
 
 
-def development_set(cfg: CfgNode) -> str:
-    """The dev split of the benchmark that the run was tested on.
+def development_set(folder: Path, cfg: CfgNode) -> str:
+    """The dev split of the benchmark that the run in ``folder`` was tested on.
 
     Raises:
         ZssError: it has none.
     """
-    tested = cfg.DATASETS.TEST[0]
+    tested = tested_set(folder, cfg)
     name = f"zss_{MetadataCatalog.get(tested).get('benchmark')}_dev"
     if name not in DatasetCatalog.list():
         raise ZssError(
@@ -148,34 +148,37 @@ def development_set(cfg: CfgNode) -> str:
     return name
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--dataset", metavar="NAME", help="registered name; default: the dev split")
     parser.add_argument("--output", type=Path, default=Path("output/bias"), metavar="DIR")
     parser.add_argument(
         "--biases",
         nargs="+",
-        type=float,
+        type=between(-1, 1),
         default=BIASES,
         metavar="B",
         help="0 and 1 are always added",
     )
-    return parser.parse_args(argv)
+    parser.add_opts()
+    return parser
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    args = parse_args(argv)
+    args = make_parser().parse_args(argv)
+    check_output(args.output, folder=True)
     # All scores are needed here, whatever their size.
-    overrides = ("TEST.SEEN_BIAS", "0.0", "TEST.MAX_SCORES_MIB", str(1 << 30))
-    cfg, model = load_run(args.run, *overrides)
-    dataset = args.dataset or development_set(cfg)
+    needed = ("TEST.SEEN_BIAS", "0.0", "TEST.MAX_SCORES_MIB", str(1 << 30))
+    if useless := sorted({*args.opts[::2]} & {*needed[::2]}):
+        raise ZssError(f"--opts {useless[0]} would have no effect here; leave it out")
+    cfg = run_config(args.run, [*needed, *args.opts])
+    dataset = args.dataset or development_set(args.run, cfg)
     if dataset not in DatasetCatalog.list():
         raise ZssError(f"--dataset {dataset} is not registered; name one such as zss_mini_dev")
+    model = load_model(args.run, cfg)
     rows = sweep(cfg, model, dataset, sorted({0.0, ONLY_UNSEEN, *args.biases}))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))

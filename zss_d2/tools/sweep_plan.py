@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from zss_d2.config_rules import flatten
 from zss_d2.data.custom import Custom, load_custom
 from zss_d2.engine import load_config
 from zss_d2.errors import ZssError
@@ -45,6 +48,10 @@ class Run:
         return " ".join(filter(None, (self.method, self.variant, f"seed {self.seed}")))
 
     def config(self) -> CfgNode:
+        return self._config
+
+    @functools.cached_property
+    def _config(self) -> CfgNode:
         opts = [*self.overrides, "SEED", str(self.seed), "OUTPUT_DIR", str(self.folder)]
         return load_config(argparse.Namespace(config_file=self.config_file, opts=opts))
 
@@ -56,12 +63,29 @@ class Run:
         cfg.SEED, cfg.OUTPUT_DIR = 0, ""
         return config_hash(cfg)
 
-    def data(self, dataset: str) -> str:
-        """What the table calls a test set: one name for all views, to average over them."""
+    @functools.cached_property
+    def common(self) -> str:
+        """Hash of what it shares with the runs of other seeds, views and values of the varied key.
+
+        Data sets go by their names, not by the places of their descriptions.
+        """
+        settings = flatten(self.config())
+        for key in ("SEED", "OUTPUT_DIR", "DATASETS.CUSTOM", self.varied):
+            settings.pop(key, None)
+        for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
+            settings[key] = [self.base_of(name) for name in settings[key]]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def base_of(self, dataset: str) -> str:
+        """The data set that a view shows; of another one itself."""
         if self.view is None:
             return dataset
         split = dataset.removeprefix(f"zss_{self.view.benchmark.name}_")
-        return f"views of zss_{self.view.base}_{split}"
+        return f"zss_{self.view.base}_{split}"
+
+    def data(self, dataset: str) -> str:
+        """What the table calls a test set: one name for all views, to average over them."""
+        return dataset if self.view is None else f"views of {self.base_of(dataset)}"
 
 
 def plan(args: argparse.Namespace) -> list[Run]:

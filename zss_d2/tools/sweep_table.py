@@ -1,6 +1,7 @@
 """The tables of a sweep's folder: single runs as CSV, means and standard deviations as Markdown.
 
-Both hold all finished runs of the folder, also those of earlier sweeps into it.
+Both hold all finished runs of the folder, also those of earlier sweeps into it, and say which have
+failed; these enter no mean.
 """
 
 from __future__ import annotations
@@ -17,21 +18,34 @@ from tabulate import tabulate
 from zss_d2.data.files import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import read_results
-from zss_d2.evaluation.text import markdown_text, one_line
+from zss_d2.evaluation.run_files import read_config
+from zss_d2.evaluation.text import markdown_text, one_line, shorten
 from zss_d2.tools.sweep_plan import Run
+from zss_d2.tools.sweep_state import below, described, different_settings
 
 Row: TypeAlias = dict[str, Any]
 METRICS = ("pAcc", "mIoU-S", "mIoU-U", "hIoU", "mIoU-U-things", "mIoU-U-stuff")
 PROVENANCE = ("commit", "uncommitted_changes", "detectron2", "torch", "device", "config_sha256")
-IDENTITY = ("varied", "settings_sha256", "dataset", "folder")
+IDENTITY = ("varied", "settings_sha256", "common_sha256", "dataset", "folder")
 COLUMNS = ("method", "data", "variant", "seed", *METRICS, *PROVENANCE, "version", *IDENTITY)
+COLUMNS += ("failed",)
+# Letters of the reason in the table.
+REASON_WIDTH = 160
 
 
-def collect(runs: Sequence[Run]) -> list[Row]:
-    """One row per run and test set: what it is, its metrics and its provenance."""
+def collect(runs: Sequence[Run], failed: Mapping[str, str] | None = None) -> list[Row]:
+    """One row per run and test set: what it is, its metrics and its provenance.
+
+    Args:
+        failed: place of a run -> why it has failed; such a run has no metrics.
+    """
     rows = []
     for run in runs:
-        results, settings = read_results(run.folder / "results.json"), run.settings
+        reason = (failed or {}).get(run.place, "")
+        if reason:
+            results = dict.fromkeys(run.config().DATASETS.TEST or ("",), {})
+        else:
+            results = read_results(run.folder / "results.json")
         for dataset in results:
             if dataset == "provenance":
                 continue
@@ -41,16 +55,18 @@ def collect(runs: Sequence[Run]) -> list[Row]:
                 "variant": run.variant,
                 "seed": run.seed,
                 "varied": run.varied,
-                "settings_sha256": settings,
+                "settings_sha256": run.settings,
+                "common_sha256": run.common,
                 "dataset": dataset,
                 "folder": run.place,
+                "failed": shorten(one_line(reason), REASON_WIDTH),
             }
             rows.append(identity | _numbers(results, dataset))
     return rows
 
 
 def _numbers(results: Mapping[str, Mapping[str, Any]], dataset: str) -> Row:
-    metrics, provenance = results[dataset], results["provenance"]
+    metrics, provenance = results[dataset], results.get("provenance", {})
     return {name: metrics.get(name) for name in METRICS} | {
         name: provenance.get(name) for name in (*PROVENANCE, "version")
     }
@@ -67,7 +83,7 @@ def earlier_rows(output: Path) -> tuple[list[Row], list[str]]:
         return [], []
     try:
         table = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-        complete = all(row[name] is not None for row in table for name in IDENTITY)
+        complete = all(row[name] is not None for row in table for name in (*IDENTITY, "failed"))
         seeds = [int(row["seed"]) for row in table]
     except (OSError, ValueError, KeyError, csv.Error):
         complete = False
@@ -79,10 +95,14 @@ def earlier_rows(output: Path) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     gone = []
     for row, seed in zip(table, seeds, strict=True):
-        results = _results(output / row["folder"], row["config_sha256"])
+        known = {**{name: row.get(name) for name in COLUMNS}, "seed": seed}
+        folder = output / row["folder"]
+        if row["failed"]:
+            results = {row["dataset"]: {}} if folder.is_dir() else {}
+        else:
+            results = _results(folder, row["config_sha256"])
         if row["dataset"] in results:
-            known = {name: row.get(name) for name in COLUMNS}
-            rows.append({**known, "seed": seed} | _numbers(results, row["dataset"]))
+            rows.append(known | _numbers(results, row["dataset"]))
         else:
             gone.append(row["folder"])
     return rows, list(dict.fromkeys(gone))
@@ -90,12 +110,11 @@ def earlier_rows(output: Path) -> tuple[list[Row], list[str]]:
 
 def _results(folder: Path, config_sha256: str) -> Mapping[str, Any]:
     """Content of results.json; empty if it is of no or another configuration."""
-    path = folder / "results.json"
     try:
-        results = read_results(path) if path.is_file() else {}
-        return results if results["provenance"]["config_sha256"] == config_sha256 else {}
-    except (ValueError, KeyError):
+        results = read_results(folder / "results.json")
+    except ZssError:
         return {}
+    return results if results["provenance"]["config_sha256"] == config_sha256 else {}
 
 
 def check_settings(runs: Sequence[Run], output: Path) -> None:
@@ -103,8 +122,9 @@ def check_settings(runs: Sequence[Run], output: Path) -> None:
 
     One run is twice there where a later command spells a value in another way.
     """
-    rows = earlier_rows(output)[0]
+    rows = [row for row in earlier_rows(output)[0] if not row["failed"]]
     earlier = {(row["method"], row["varied"], row["variant"]): row for row in rows}
+    alike = {(row["method"], row["varied"]): row for row in rows}
     same = {
         (row["method"], row["varied"], int(row["seed"]), row["settings_sha256"]): row
         for row in rows
@@ -118,10 +138,22 @@ def check_settings(runs: Sequence[Run], output: Path) -> None:
             )
         row = earlier.get((run.method, run.varied, run.variant))
         if row is not None and row["settings_sha256"] != run.settings:
-            raise ZssError(
-                f"{run} would be averaged with {output / row['folder']}, which has other settings; "
-                "give another --output"
-            )
+            raise ZssError(_of_other_settings(run, output / row["folder"]))
+        row = alike.get((run.method, run.varied))
+        if row is not None and row["common_sha256"] != run.common:
+            raise ZssError(_of_other_settings(run, output / row["folder"]))
+
+
+def _of_other_settings(run: Run, folder: Path) -> str:
+    """The message; it names the keys as far as the other run's config.yaml tells them."""
+    changes = different_settings(folder, read_config(folder), run.config())
+    expected = [run.varied, "SEED", *(["DATASETS"] if run.view else [])]
+    changes = {key: pair for key, pair in changes.items() if not below(key, expected)}
+    keys = f": {described(changes)}" if changes and read_config(folder) else ""
+    return (
+        f"{run} would be averaged with {folder}, which has other settings{keys}; give another "
+        "--output"
+    )
 
 
 def write_tables(rows: Sequence[Row], output: Path) -> str:
@@ -139,10 +171,14 @@ def write_tables(rows: Sequence[Row], output: Path) -> str:
     writer.writerows(everything)
     write_atomic(output / "table.csv", lambda path: path.write_text(text.getvalue(), "utf-8"))
 
-    parts = [summarise(everything, per_variant=False)]
-    if len(_distinct(row["variant"] for row in everything)) > 1:
-        parts.append(summarise(everything, per_variant=True))
-    parts.append(_footer(everything))
+    complete = [row for row in everything if not row["failed"]]
+    parts = [summarise(complete, per_variant=False) if complete else "No run is finished."]
+    if len(_distinct(row["variant"] for row in complete)) > 1:
+        parts.append(summarise(complete, per_variant=True))
+    if complete:
+        parts.append(_footer(complete))
+    if failures := {row["folder"]: row["failed"] for row in everything if row["failed"]}:
+        parts.append(_failed(failures))
     folders = {row["folder"] for row in everything}
     if others := len(folders - {row["folder"] for row in rows}):
         parts.append(f"{others} of {len(folders)} runs are of earlier sweeps into this folder.")
@@ -177,6 +213,12 @@ def summarise(rows: Sequence[Row], per_variant: bool) -> str:
     ]
     headers = [*names, "runs", *columns]
     return tabulate(table, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _failed(failures: Mapping[str, str]) -> str:
+    cells = [[markdown_text(folder), markdown_text(why)] for folder, why in failures.items()]
+    table = tabulate(cells, ["run", "why"], tablefmt="github", disable_numparse=True)
+    return f"Failed, and in no mean:\n\n{table}"
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -1,5 +1,6 @@
 """Local files of weights for every kind of student: each tensor arrives, or none does."""
 
+import argparse
 import logging
 import pathlib
 
@@ -12,6 +13,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
 from safetensors.torch import save_file
 
 from tests.modeling.clip_zss.test_clip_zss import TINY
+from zss_d2.clip import download
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.encoders.weights import match
 
@@ -127,9 +129,7 @@ def test_the_file_reaches_the_student_of_the_model(make_cfg, tmp_path, caplog):
 def test_a_file_that_fits_in_part_is_an_error(make_cfg, tmp_path, kind, name, file, message):
     path = tmp_path / f"{'long' * 20}_other.pth"
     torch.save(timm.create_model(file).state_dict(), path)
-    with pytest.raises(
-        ZssError, match=f"ENCODER.WEIGHTS .*other.pth is of another.*{message}"
-    ) as e:
+    with pytest.raises(ZssError, match=f"ENCODER.WEIGHTS .*other.pth: of another.*{message}") as e:
         build(make_cfg, kind, name, path)
     assert len(str(e.value)) <= 300
 
@@ -146,11 +146,12 @@ def test_other_shapes_are_counted():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "w.pth is no file"),
-        ("a web page", "w.pth cannot be read"),
-        (pathlib.PurePosixPath("x"), "w.pth cannot be read: .* code to run"),
-        ({"epoch": 3, "net": {}}, "w.pth holds a dict of epoch, net"),
-        ([torch.zeros(1)], "w.pth holds a list"),
+        (None, "w.pth: no such file"),
+        ("a web page", "w.pth: no weights, it begins with b'a web page'"),
+        (pathlib.PurePosixPath("x"), "w.pth: holds Python code to run, pathlib.PurePosixPath"),
+        ({"epoch": 3, "net": {}}, "w.pth: holds a dict of epoch, net, no tensors"),
+        ({"model": 5}, "w.pth: holds a dict of model, no tensors"),
+        ([torch.zeros(1)], "w.pth: holds a list"),
     ],
 )
 def test_what_is_no_file_of_weights_is_named(make_cfg, tmp_path, kind, content, message):
@@ -165,6 +166,36 @@ def test_what_is_no_file_of_weights_is_named(make_cfg, tmp_path, kind, content, 
     assert len(str(error.value)) <= 300
 
 
+@pytest.mark.parametrize(("kind", "name"), [("timm", "resnet10t"), ("smp", "fpn/resnet18")])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.tensor(torch.nan), "1 of .* tensors hold NaN or infinity, first '.*conv1.*weight'"),
+        (torch.tensor(3, dtype=torch.int8), "conv1.* holds int8 numbers, float32 is needed"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(make_cfg, tmp_path, kind, name, value, message):
+    whole = timm.create_model(name) if kind == "timm" else smp.create_model(*name.split("/"), None)
+    state = whole.state_dict()
+    first = next(key for key in state if "conv1" in key and key.endswith("weight"))
+    state[first] = value.expand_as(state[first]).clone()
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ZssError, match=f"ENCODER.WEIGHTS .*w.pth: {message}"):
+        build(make_cfg, kind, name, tmp_path / "w.pth")
+
+
+def test_a_lightning_file_with_its_arguments_is_read(make_cfg, tmp_path):
+    whole = randomised(timm.create_model("resnet10t"))
+    content = {
+        "state_dict": {f"model.{key}": value for key, value in whole.state_dict().items()},
+        "pytorch-lightning_version": "2.1.0",
+        "hyper_parameters": argparse.Namespace(lr=1.0),
+    }
+    torch.save(content, tmp_path / "w.ckpt")
+    loaded = build(make_cfg, "timm", "resnet10t", tmp_path / "w.ckpt").model.state_dict()
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in loaded.items())
+
+
 PRETRAINED = ("MODEL.CLIP_ZSS.ENCODER.PRETRAINED", True)
 
 
@@ -172,6 +203,31 @@ PRETRAINED = ("MODEL.CLIP_ZSS.ENCODER.PRETRAINED", True)
 def test_two_starts_exclude_each_other(make_cfg, kind, name):
     with pytest.raises(ZssError, match="PRETRAINED is True and WEIGHTS is 'w.pth'"):
         build(make_cfg, kind, name, "w.pth", *PRETRAINED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "repo"),
+    [
+        ("timm", "resnet10t", "timm/resnet10t.c3_in1k"),
+        ("smp", "fpn/resnet18", "smp-hub/resnet18.imagenet"),
+        ("smp", "fpn/tu-resnet10t", "timm/resnet10t.c3_in1k"),
+    ],
+)
+def test_weights_that_cannot_be_downloaded_are_given_up_at_once(
+    make_cfg, monkeypatch, kind, name, repo
+):
+    """Before the library begins with its half a minute of retries."""
+
+    def unreachable(url):
+        assert repo in url
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(download, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(download, "get_hf_file_metadata", unreachable)
+    with pytest.raises(
+        ZssError, match="ENCODER.PRETRAINED True for .* cannot be reached .* ENCODER.WEIGHTS to a"
+    ):
+        build(make_cfg, kind, name, "", *PRETRAINED)
 
 
 def test_mscan_has_nothing_to_download(make_cfg):

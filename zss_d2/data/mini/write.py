@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from zss_d2.data.benchmark import Split
-from zss_d2.data.files import image_size, write_atomic, write_mask
+from zss_d2.data.files import image_size
+from zss_d2.data.listing import IMAGE_SUFFIXES, files_by_id, summarise
 from zss_d2.data.mini.canvas import SIZE
 from zss_d2.data.mini.scene import WORLD_VERSION, draw_scene
-from zss_d2.data.registry import IMAGE_SUFFIXES, files_by_id, split_folders, summarise
+from zss_d2.data.outcome import run_parallel
+from zss_d2.data.registry import split_folders
+from zss_d2.data.writing import make_folder, remove_leftovers, write_atomic, write_mask
 from zss_d2.errors import ZssError
 
 _STAMP = "world.json"
@@ -37,6 +37,7 @@ def claim_folder(root: Path, seed: int) -> None:
 
     Raises ZssError if it holds scenes of another seed or version, or of unknown origin.
     """
+    make_folder(root)
     stamp = root / _STAMP
     expected = {"version": WORLD_VERSION, "seed": seed}
     try:
@@ -64,7 +65,9 @@ def write_split(
     """
     folders = split_folders(root, split)
     write = functools.partial(_write_scene, split.name, seed, folders)
-    written = sum(_run(write, count, workers, split.name))
+    for folder in folders:
+        remove_leftovers(folder)
+    written = sum(run_parallel(write, range(count), workers, split.name, unit="scene"))
     notes = []
     if count != split.expected_images:
         notes.append(
@@ -75,8 +78,8 @@ def write_split(
     surplus = sorted(files_by_id(folders[0], IMAGE_SUFFIXES).keys() - names) if count else []
     if surplus:
         notes.append(
-            f"{folders[0]} also holds {summarise(surplus)}; they stay part of the data set until "
-            "that folder and its annotations are deleted"
+            f"{folders[0]} also holds {summarise(surplus)}; they are part of the data set too. "
+            "To leave them out, give another --output"
         )
     return f"{split.name}: {written} written, {count - written} were there", notes
 
@@ -92,19 +95,10 @@ def _write_scene(split: str, seed: int, folders: tuple[Path, Path], index: int) 
         return False
     scene = draw_scene(split, index, seed)
     write_mask(mask_path, scene.labels)
-    write_atomic(image_path, functools.partial(_save_png, scene.image))
+    write_atomic(image_path, functools.partial(_save_png, scene.image), flush=False)
     return True
 
 
 def _save_png(image: np.ndarray, path: Path) -> None:
     # Noise hardly compresses; the fastest level takes a third of the time of the usual one.
     Image.fromarray(image).save(path, format="PNG", compress_level=1)
-
-
-def _run(function: functools.partial, count: int, workers: int, label: str) -> Iterable[bool]:
-    progress = functools.partial(tqdm, total=count, desc=label, unit="scene")
-    if workers <= 1 or count <= 1:
-        yield from progress(map(function, range(count)))
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from progress(pool.map(function, range(count), chunksize=32))

@@ -8,12 +8,13 @@ more than half of the time. The same command continues a run that was interrupte
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 import os
+import pickle
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from zss_d2.clip.build import ClipTowers, assemble_towers, build_clip_towers
 from zss_d2.clip.image import ImageEncoder
+from zss_d2.command_line import MAX_COUNT, MAX_SEED, Parser, check_output, whole
 from zss_d2.data.files import write_atomic
 from zss_d2.errors import ZssError, command
 from zss_d2.tools.mini_clip.pairs import Batch, ScenePool, draw_pool, random_captions, sample_batch
@@ -166,8 +168,16 @@ class Pretraining:
         }
 
     def load(self, path: Path) -> None:
-        """Continue from a saved state; raises ZssError if it was made by another recipe."""
-        state = torch.load(path, weights_only=True)
+        """Continue from a saved state; raises ZssError if it is none, or of another recipe."""
+        try:
+            state = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise ZssError(
+                f"{path} cannot be read ({type(error).__name__}), so the unfinished run cannot go "
+                "on; move the file away to begin again"
+            ) from None
+        if not isinstance(state, dict) or "recipe" not in state:
+            raise ZssError(f"{path} is no unfinished run of this program; move the file away")
         if state["recipe"] != asdict(self.recipe):
             raise ZssError(
                 f"{path}: an unfinished run with other settings, {state['recipe']}; repeat those "
@@ -245,26 +255,32 @@ def report(output: Path) -> None:
     print(f"probe of the file: {probe(build_clip_towers('mini', str(output)))}", flush=True)
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
+def make_parser() -> Parser:
     default = Recipe()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=default.seed, help="(default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="the .safetensors to write")
-    parser.add_argument("--steps", type=int, default=default.steps, help="(default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=default.batch, help="(default: %(default)s)")
+    parser = Parser(__doc__)
+
+    def number(option: str, low: int, value: int, text: str, high: int = MAX_COUNT) -> None:
+        parser.add_argument(
+            option, type=whole(low, high), default=value, metavar="N", help=f"{text} ({value})"
+        )
+
+    number("--seed", 0, default.seed, "of everything random", MAX_SEED)
     parser.add_argument(
-        "--scenes", type=int, default=default.scenes, help="to draw (default: %(default)s)"
+        "--output", type=Path, required=True, metavar="FILE", help="the .safetensors to write"
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="that draw (default: one per core)"
-    )
-    parser.add_argument(
-        "--probe-period", type=int, default=250, help="steps; 0: only at the end (%(default)s)"
-    )
-    args = parser.parse_args(argv)
+    number("--steps", 1, default.steps, "of training")
+    number("--batch", 1, default.batch, "scenes a step")
+    number("--scenes", 1, default.scenes, "to draw")
+    number("--workers", 1, os.cpu_count() or 1, "processes that draw")
+    number("--probe-period", 0, 250, "steps; 0: only at the end")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    check_output(args.output)
     recipe = Recipe(seed=args.seed, steps=args.steps, batch=args.batch, scenes=args.scenes)
     pretrain(recipe, args.output, workers=args.workers, probe_period=args.probe_period)
     return 0

@@ -43,7 +43,7 @@ class GlobalLearning(nn.Module):
     Negatives are the CLS tokens of the other images of the batch, on all ranks, and a bank of the
     last ones before. Only CLIP's tokens are gathered, so no gradient crosses ranks: the mean of the
     ranks' losses is the loss of the whole batch. Every rank puts the same tokens into its bank in
-    the same order. The bank is no part of a checkpoint: it fills again within a few steps.
+    the same order. It is part of the state of a run, not of its weights.
     """
 
     def __init__(self, dim: int, bank_size: int, temperature: float):
@@ -60,6 +60,14 @@ class GlobalLearning(nn.Module):
         loss = info_nce(predicted, torch.cat([keys, self.bank]), own, self.temperature)
         self.bank = torch.cat([keys, self.bank])[: self.bank_size].detach()
         return loss
+
+    def memory(self) -> dict[str, Tensor]:
+        """The bank, for checkpoints of a training."""
+        return {"bank": self.bank}
+
+    def restore_memory(self, memory: dict[str, Tensor]) -> None:
+        """Inverse of `memory`."""
+        self.bank = memory["bank"].to(self.bank)[: self.bank_size]
 
 
 def gather_rows(rows: Tensor) -> Tensor:

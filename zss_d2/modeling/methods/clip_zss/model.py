@@ -28,6 +28,8 @@ class CLIPZSS(ZeroShotSegmentor):
     Scores are softmax(alpha cos(R, T)).
     """
 
+    relies_on = ("MODEL.CLIP_ZSS.SYNTHESIZER.NUM_HEADS",)
+
     @configurable
     def __init__(
         self,

@@ -55,7 +55,7 @@ class TextClassifier(nn.Module):
     def embed_own_classes(self) -> None:
         """Fill the table of the training data set's classes with the text tower."""
         self.embeddings = self._embed(self.class_names).clone()
-        self._clip = self._tower_identity()
+        self._clip = _identity_of(self.encoder)
 
     def identity(self) -> dict[str, Any]:
         """What the rows of the table stand for."""
@@ -124,17 +124,19 @@ class TextClassifier(nn.Module):
         synonyms = {n: list(w) for n, w in self.synonyms.items() if n in self.class_names}
         return {"templates": list(self.templates), "synonyms": synonyms}
 
-    def _tower_identity(self) -> dict[str, Any]:
-        clip = self.encoder.module.identity
-        return {**describe_clip(clip), "text_fingerprint": clip.text_fingerprint()}
-
     def _embed(self, names: Sequence[str]) -> Tensor:
         if self.encoder is None:
-            self.encoder = Unsaved(self._text_encoder()).to(self.embeddings.device)
+            encoder = Unsaved(self._text_encoder()).to(self.embeddings.device)
             if self._clip:
                 # The table came with a checkpoint; what stands beside it must be of the same CLIP.
-                _require_same_clip(self._clip, self._tower_identity())
+                _require_same_clip(self._clip, _identity_of(encoder))
+            self.encoder = encoder
         return self.encoder.module.classifier(names, self.templates, self.synonyms)
+
+
+def _identity_of(encoder: Unsaved[TextEncoder]) -> dict[str, Any]:
+    clip = encoder.module.identity
+    return {**describe_clip(clip), "text_fingerprint": clip.text_fingerprint()}
 
 
 def _of(names: Collection[str], synonyms: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,12 @@ from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
 class LDVC(DecoderSegmentor):
     """Visual tokens are updated toward class embeddings, which stay fixed as anchors."""
 
+    relies_on = (
+        *DecoderSegmentor.relies_on,
+        *(f"MODEL.LDVC.{key}" for key in ("NUM_HEADS", "NORM", "ORDER", "MASK_HEAD")),
+        *(f"MODEL.LDVC.{key}" for key in ("IDENTITY_VALUES", "ROUTE_WINDOWS", "ROUTE_TOPK")),
+    )
+
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         parts = super().from_config(cfg)

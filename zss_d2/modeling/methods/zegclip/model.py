@@ -17,6 +17,7 @@ class ZegCLIP(DecoderSegmentor):
 
     # The last layer gives masks only, so nothing reaches what would update its queries.
     find_unused_parameters = True
+    relies_on = (*DecoderSegmentor.relies_on, "MODEL.ZEGCLIP.NUM_HEADS", "MODEL.ZEGCLIP.QUERY_NORM")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from zss_d2.clip.download import hub_file
 from zss_d2.errors import ZssError
+from zss_d2.modeling.methods.clip_zss.encoders.timm_features import fetch_timm_weights
 from zss_d2.modeling.methods.clip_zss.encoders.weights import (
     bare_names,
     first_line,
     load_matching,
     read_weights,
     start_of,
+    wish_for,
 )
 
 # Large enough for the coarsest pooling of any architecture, px.
@@ -65,8 +71,12 @@ def build_smp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SmpFeatures:
         import segmentation_models_pytorch as smp
 
         weights = "imagenet" if pretrained else None
+        if weights:
+            _fetch_weights(encoder_name, smp.encoders.encoders)
         model = smp.create_model(architecture, encoder_name, encoder_weights=weights)
         backbone = SmpFeatures(model)
+    except ZssError:
+        raise
     except Exception as error:  # smp lets errors of several libraries through
         raise ZssError(
             f"MODEL.CLIP_ZSS.ENCODER.NAME {encoder.NAME!r} (PRETRAINED {pretrained}) cannot be "
@@ -76,6 +86,19 @@ def build_smp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SmpFeatures:
     if path:
         load_smp_weights(backbone, path)
     return backbone
+
+
+def _fetch_weights(name: str, known: Mapping[str, Any]) -> None:
+    """Have the weights of an encoder in the hub's cache, where the library then finds them.
+
+    Args:
+        known: its list of encoders; one that is not there is left to the library.
+    """
+    if name.startswith("tu-"):
+        fetch_timm_weights(name.removeprefix("tu-"))
+    elif source := known.get(name, {}).get("pretrained_settings", {}).get("imagenet"):
+        for file in ("config.json", "model.safetensors"):
+            hub_file(source["repo_id"], [file], wish_for(name), source["revision"])
 
 
 def load_smp_weights(backbone: SmpFeatures, path: str) -> None:

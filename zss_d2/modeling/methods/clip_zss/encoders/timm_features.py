@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import Format
 from torch import Tensor, nn
 
+from zss_d2.clip.download import hub_file, names_on_hub
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.encoders.weights import (
     bare_names,
@@ -19,7 +20,11 @@ from zss_d2.modeling.methods.clip_zss.encoders.weights import (
     load_matching,
     read_weights,
     start_of,
+    wish_for,
 )
+
+# What timm looks for in a repository of the hub, where it lists nothing else.
+_ON_HUB = "pytorch_model.bin"
 
 
 class TimmFeatures(Backbone):
@@ -67,6 +72,8 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmFeatures:
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
     pretrained, path = start_of(cfg)
+    if pretrained:
+        fetch_timm_weights(encoder.NAME)
     try:
         backbone = TimmFeatures(_create(encoder.NAME, pretrained), encoder.OUT_FEATURES)
     except Exception as error:  # timm lets errors of several libraries through
@@ -77,6 +84,22 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmFeatures:
     if path:
         load_timm_weights(backbone.model, encoder.NAME, path)
     return backbone
+
+
+def fetch_timm_weights(name: str) -> None:
+    """Have the weights of a timm model in the hub's cache, where timm then finds them.
+
+    A model that it does not know, or that lies elsewhere, is left to timm.
+
+    Raises:
+        ZssError: they cannot be downloaded.
+    """
+    listed = timm.models.get_pretrained_cfg(name)
+    if listed is None or not listed.hf_hub_id:
+        return
+    repo, _, revision = listed.hf_hub_id.partition("@")
+    names = names_on_hub(listed.hf_hub_filename or _ON_HUB)
+    hub_file(repo, names, wish_for(name), revision or None)
 
 
 def _create(name: str, pretrained: bool) -> nn.Module:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from detectron2.config import CfgNode
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from zss_d2.clip.weights_file import lookalike
+from zss_d2.clip.download import Wish
+from zss_d2.clip.weights_file import read_file, require_usable, tensors_of, weights_error
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
 
 KEY = "MODEL.CLIP_ZSS.ENCODER.WEIGHTS"
 
-# Where training code puts the weights within a file.
-_WRAPPERS = ("state_dict", "model")
-# What it puts in front of every name.
+# What training code puts in front of every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 # What classifies or segments behind an encoder, by the first part of a name; never needed here.
 _HEADS = frozenset(
@@ -57,45 +54,23 @@ def start_of(cfg: CfgNode) -> tuple[bool, str]:
     return encoder.PRETRAINED, encoder.WEIGHTS
 
 
+def wish_for(name: str) -> Wish:
+    """What the weights that a library has for a student are wanted for."""
+    return Wish(
+        f"MODEL.CLIP_ZSS.ENCODER.PRETRAINED True for {name!r}",
+        "set it False, and ENCODER.WEIGHTS to a file of weights, or '' for random ones",
+    )
+
+
 def read_weights(path: str) -> dict[str, Tensor]:
     """Tensors by name from a file of safetensors or ``torch.save``; no code in it is run.
 
     Raises:
         ZssError: it is missing, unreadable, or holds no tensors by name.
     """
-    shown = _shown(path)
-    if not Path(path).is_file():
-        raise ZssError(f"{KEY} {shown} is no file; give a file of weights, or ''")
-    try:
-        content = _content(path)
-    except Exception:  # the readers let any error through where bytes make no sense
-        if what := lookalike(Path(path)):
-            raise ZssError(f"{KEY} {shown}: no weights but {what}") from None
-        raise ZssError(
-            f"{KEY} {shown} cannot be read: it is damaged, holds code to run, or is no file of "
-            "weights; save the tensors alone, torch.save(model.state_dict(), ...)"
-        ) from None
-    while isinstance(content, Mapping):
-        wrapper = next((w for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
-        if wrapper is None:
-            break
-        logger.info("%s %s: taking %r out of %s", KEY, path, wrapper, list(map(str, content))[:9])
-        content = content[wrapper]
-    tensors = content.items() if isinstance(content, Mapping) else ()
-    state = {name: value for name, value in tensors if isinstance(value, Tensor)}
-    if not state:
-        kind = type(content).__name__
-        keys = f" of {', '.join(map(str, content))[:80]}" if isinstance(content, Mapping) else ""
-        raise ZssError(f"{KEY} {shown} holds a {kind}{keys}; save model.state_dict()")
-    return state
-
-
-def _content(path: str) -> object:
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
-    # Training code of timm and others keeps its arguments beside the weights.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    if not os.path.exists(path):  # False for impossible names too
+        raise weights_error(path, "no such file; give a file of weights, or ''", KEY)
+    return tensors_of(read_file(Path(path), KEY).entries, path, KEY)
 
 
 def bare_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -185,11 +160,14 @@ def load_matching(
         if not best.problems:
             break
     if best.problems:
-        raise ZssError(
-            f"{KEY} {_shown(path)} is of another model: {best.matched} of {len(wanted)} tensors "
-            f"fit, {len(best.missing)} missing, {len(best.misshapen)} misshapen, "
-            f"{len(best.unknown)} unknown, such as {best.problems[0][:45]}; {remedy}"
+        raise weights_error(
+            path,
+            f"of another model: {best.matched} of {len(wanted)} tensors fit, {len(best.missing)} "
+            f"missing, {len(best.misshapen)} misshapen, {len(best.unknown)} unknown, such as "
+            f"{best.problems[0][:45]}; {remedy}",
+            KEY,
         )
+    require_usable(best.state, wanted, path, KEY)
     # Not the module's own method: those of some libraries take things out or rename them.
     nn.Module.load_state_dict(module, best.state)
     left_out = f", left out: {', '.join(best.left_out)}" if best.left_out else ""
@@ -208,7 +186,3 @@ def _plain(name: str) -> str:
 
 def _of_a_head(name: str) -> bool:
     return name.split(".")[0] in _HEADS
-
-
-def _shown(path: str) -> str:
-    return path if len(path) <= 60 else f"...{path[-57:]}"

@@ -1,0 +1,117 @@
+"""Checkpoints: when they are written, which are kept, and which is the best."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from zss_d2.engine import interrupt
+from zss_d2.engine.hooks import BestCheckpoint, Checkpoints, StopOnSignal
+
+
+class Checkpointer:
+    """Writes empty files."""
+
+    def __init__(self, folder: Path):
+        self.save_dir = str(folder)
+        self.saved: list[str] = []
+
+    def save(self, name: str) -> None:
+        self.saved.append(name)
+        (Path(self.save_dir) / f"{name}.pth").touch()
+
+
+def run(hook, iterations: int, start: int = 0) -> None:
+    hook.trainer = SimpleNamespace(iter=start, start_iter=start, max_iter=iterations)
+    hook.before_train()
+    for iteration in range(start, iterations):
+        hook.trainer.iter = iteration
+        hook.after_step()
+
+
+def numbered(folder: Path) -> list[int]:
+    return sorted(int(path.stem[6:]) for path in folder.glob("model_0*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [(0, [1, 3, 5, 7, 9]), (2, [7, 9]), (9, [1, 3, 5, 7, 9])]
+)
+def test_the_newest_are_kept(tmp_path, keep, expected):
+    for name in ("model_final", "model_best", "notes"):
+        (tmp_path / f"{name}.pth").touch()
+    run(Checkpoints(Checkpointer(tmp_path), period=2, minutes=0, keep=keep), 10)
+    assert numbered(tmp_path) == expected
+    assert {"model_final.pth", "model_best.pth", "notes.pth"} < {p.name for p in tmp_path.iterdir()}
+
+
+def test_those_of_before_a_restart_count(tmp_path):
+    checkpointer = Checkpointer(tmp_path)
+    run(Checkpoints(checkpointer, period=2, minutes=0, keep=2), 7)
+    run(Checkpoints(checkpointer, period=2, minutes=0, keep=2), 12, start=7)
+    assert numbered(tmp_path) == [9, 11]
+
+
+def test_minutes_without_a_checkpoint(tmp_path, monkeypatch):
+    """Two minutes an iteration, one checkpoint every four minutes or ten iterations."""
+    clock = iter(range(0, 10**6, 120))
+    monkeypatch.setattr("zss_d2.engine.hooks.time.monotonic", lambda: next(clock))
+    checkpointer = Checkpointer(tmp_path)
+    run(Checkpoints(checkpointer, period=10, minutes=4.0, keep=0), 10)
+    assert len(numbered(tmp_path)) > 2
+    assert 9 in numbered(tmp_path)
+    assert checkpointer.saved[-1] == "model_final"
+
+
+def test_an_iteration_is_saved_once(tmp_path):
+    checkpointer = Checkpointer(tmp_path)
+    hook = Checkpoints(checkpointer, period=2, minutes=0, keep=0)
+    run(hook, 2)
+    hook.save()
+    assert checkpointer.saved == ["model_0000001", "model_final"]
+
+
+def test_the_best_is_that_of_the_whole_run(tmp_path):
+    """Also after a restart, where the values of before stand in metrics.json."""
+    values = iter([math.nan, 30.0, 20.0, 30.0, 40.0])
+    checkpointer = Checkpointer(tmp_path)
+    hook = BestCheckpoint(checkpointer, 2, lambda: current["value"], "sem_seg/hIoU")
+    saved_at = []
+    with (tmp_path / "metrics.json").open("a") as lines:
+        for iteration in range(1, 10, 2):
+            current = {"value": next(values)}
+            hook.trainer = SimpleNamespace(iter=iteration, max_iter=99)
+            before = len(checkpointer.saved)
+            hook.after_step()
+            saved_at += [iteration] * (len(checkpointer.saved) - before)
+            line = {"iteration": iteration, "sem_seg/hIoU": current["value"]}
+            lines.write(json.dumps(line) + "\n")
+            lines.flush()
+            hook = BestCheckpoint(checkpointer, 2, lambda: current["value"], "sem_seg/hIoU")
+    assert saved_at == [3, 9]
+    assert set(checkpointer.saved) == {"model_best"}
+
+
+def test_the_last_evaluation_counts_unless_the_training_failed(tmp_path):
+    checkpointer = Checkpointer(tmp_path)
+    hook = BestCheckpoint(checkpointer, 2, lambda: 5.0, "sem_seg/hIoU")
+    hook.trainer = SimpleNamespace(iter=7, max_iter=8)
+    hook.after_train()
+    assert checkpointer.saved == []
+    hook.trainer.iter = 8
+    hook.after_train()
+    assert checkpointer.saved == ["model_best"]
+
+
+def test_every_process_stops_where_one_has_got_a_signal(monkeypatch):
+    saved = []
+    hook = StopOnSignal(lambda: saved.append(True))
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda own: [own, None, None])
+    hook.after_step()
+    assert not saved
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda own: [own, None, 15])
+    with pytest.raises(interrupt.Interrupted) as stopped:
+        hook.after_step()
+    assert stopped.value.code == 143
+    assert saved

@@ -1,0 +1,194 @@
+"""What happens between the iterations: checkpoints, a stop on a signal, metrics without a gap."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage, EventWriter
+
+from zss_d2.engine import interrupt
+from zss_d2.engine.checkpoint import ZeroShotCheckpointer
+from zss_d2.engine.resume import read_metrics
+
+logger = logging.getLogger(__name__)
+
+# Iterations over which metrics are smoothed, by Detectron2.
+WINDOW = 20
+_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+
+
+class Checkpoints(HookBase):
+    """Saves every ``period`` iterations, after ``minutes`` without a checkpoint, and at the end.
+
+    Args:
+        keep: number of ``model_<iteration>.pth`` that stay, the newest; 0: all.
+    """
+
+    def __init__(self, checkpointer: ZeroShotCheckpointer, period: int, minutes: float, keep: int):
+        self.checkpointer = checkpointer
+        self.period = period
+        self.minutes = minutes or math.inf
+        self.keep = keep
+        self._saved_iteration = -1
+
+    def before_train(self) -> None:
+        self._saved_at = time.monotonic()
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        overdue = time.monotonic() - self._saved_at >= 60 * self.minutes
+        if done % self.period == 0 or overdue:
+            self.save()
+        if done == self.trainer.max_iter:
+            self.checkpointer.save("model_final")
+            self._saved_iteration = self.trainer.iter
+
+    def save(self) -> None:
+        """Save now, unless this iteration is saved already, and remove what is not to be kept."""
+        iteration = self.trainer.iter
+        if self._saved_iteration == iteration:
+            return
+        self.checkpointer.save(f"model_{iteration:07d}")
+        self._saved_iteration, self._saved_at = iteration, time.monotonic()
+        numbered = {
+            int(match[1]): path
+            for path in Path(self.checkpointer.save_dir).iterdir()
+            if (match := _NUMBERED.fullmatch(path.name))
+        }
+        for old in sorted(numbered)[: -self.keep] if self.keep else ():
+            numbered[old].unlink(missing_ok=True)
+
+
+class StopOnSignal(HookBase):
+    """Ends the training after an iteration in which any process has got a signal.
+
+    All processes leave at the same iteration, after ``save`` has been called.
+    """
+
+    def __init__(self, save: Callable[[], None]):
+        self.save = save
+
+    def after_step(self) -> None:
+        signals = [signum for signum in comm.all_gather(interrupt.requested()) if signum]
+        if signals:
+            self.save()
+            comm.synchronize()
+            raise interrupt.Interrupted(signals[0])
+
+
+class BestCheckpoint(HookBase):
+    """Keeps ``model_best.pth``, the checkpoint with the highest value of a metric.
+
+    Runs after evaluation and before its metrics are written: what was best until then is read from
+    ``metrics.json``, also after a restart.
+
+    Args:
+        measure: value of the metric in the last evaluation.
+        name: of the metric in ``metrics.json``.
+    """
+
+    def __init__(
+        self,
+        checkpointer: ZeroShotCheckpointer,
+        period: int,
+        measure: Callable[[], float],
+        name: str,
+    ):
+        self.checkpointer = checkpointer
+        self.period = period
+        self.measure = measure
+        self.name = name
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.period and done % self.period == 0 and done != self.trainer.max_iter:
+            self.update()
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.update()
+
+    def update(self) -> None:
+        """Save if the last evaluation was the best one."""
+        lines = read_metrics(Path(self.checkpointer.save_dir) / "metrics.json")
+        before = [line[self.name] for line in lines if self.name in line]
+        value = self.measure()
+        # Comparisons with NaN are false.
+        if value > max((v for v in before if v == v), default=-math.inf):
+            logger.info("%s %.4g is the best so far", self.name, value)
+            self.checkpointer.save("model_best")
+
+
+class MetricsWithoutGap(HookBase):
+    """Makes the metrics of a resumed run those of a run that was never interrupted.
+
+    Its state is what smoothed metrics are smoothed over. A line that the last iteration before the
+    restart should have written, with an evaluation perhaps, and did not get to, is written first.
+
+    Args:
+        writers: of rank 0; none elsewhere.
+        period: iterations between lines.
+        evaluate: called where the evaluation of that iteration is missing, on all processes.
+        eval_period: iterations between evaluations; 0: none.
+        metrics: file of the lines.
+    """
+
+    def __init__(
+        self,
+        writers: list[EventWriter],
+        period: int,
+        evaluate: Callable[[], None],
+        eval_period: int,
+        metrics: Path,
+    ):
+        self.writers = writers
+        self.period = period
+        self.evaluate = evaluate
+        self.eval_period = eval_period
+        self.metrics = metrics
+        self._histories: dict[str, list[tuple[float, int]]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        storage, iteration = self.trainer.storage, self.trainer.iter
+        return {
+            name: storage.history(name).values()[-WINDOW:]
+            for name, (_, when) in storage.latest().items()
+            # Evaluations, which have a slash, are not smoothed; times are those of one process.
+            if when == iteration and "/" not in name and not name.endswith(("time", "eta_seconds"))
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._histories = dict(state)
+
+    def before_train(self) -> None:
+        done, last = self.trainer.start_iter, self.trainer.max_iter
+        due = done > 0 and (done % self.period == 0 or done == last)
+        written = {line["iteration"] for line in read_metrics(self.metrics)}
+        missing = comm.all_gather(due and done - 1 not in written)[0]
+        storage = self.trainer.storage
+        if done < last or missing:
+            self._restore(storage)
+        if missing:
+            storage.iter = done - 1
+            if self.eval_period and done % self.eval_period == 0 and done != last:
+                self.evaluate()
+            for writer in self.writers:
+                writer.write()
+            storage.iter = done
+
+    def after_train(self) -> None:
+        # Upstream counts one too many where there was nothing left to train.
+        self.trainer.storage.iter = min(self.trainer.storage.iter, self.trainer.max_iter)
+
+    def _restore(self, storage: EventStorage) -> None:
+        for name, history in self._histories.items():
+            for value, when in history:
+                storage.put_scalar(name, value, smoothing_hint=name != "lr", cur_iter=when)

@@ -1,0 +1,131 @@
+"""SIGTERM (a scheduler wants the machine) and SIGINT (Ctrl-C): stop, but lose nothing.
+
+During an iteration the first signal only asks for a stop; the trainer then saves a checkpoint. At
+any other time it ends the process at once, and so does a second signal at any time. The exit status
+is 128 + the signal's number, as shells have it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from torch.multiprocessing import ProcessExitedException
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EXIT_STATUSES = tuple(128 + signum for signum in SIGNALS)
+# One Ctrl-C reaches a process twice where its launcher hands it on.
+SAME_SIGNAL_S = 1.0
+
+
+class Interrupted(SystemExit):
+    """A signal ended the run. Like KeyboardInterrupt it is no ``Exception``."""
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+class _Stop:
+    """What this process knows of signals that it has got."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.at = 0.0
+        self.deferred = False
+        self.children: Callable[[], Sequence[int]] | None = None
+
+
+_stop = _Stop()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Let this process handle signals as the module says; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _stop.signum, _stop.deferred = None, False
+    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def handing_on(children: Callable[[], Sequence[int]]) -> Iterator[None]:
+    """Inside, this process waits for others, who save; signals go on to them.
+
+    Args:
+        children: tells their process ids.
+    """
+    _stop.children = children
+    try:
+        yield
+    finally:
+        _stop.children = None
+
+
+def requested() -> int | None:
+    """The signal that asks for a stop; None if there was none."""
+    return _stop.signum
+
+
+@contextmanager
+def deferred(defer: bool = True) -> Iterator[None]:
+    """Whether a signal waits inside until somebody asks for it, see `requested`.
+
+    Raises `Interrupted` if one has waited already and is to wait no longer.
+    """
+    if not defer and _stop.signum is not None:
+        raise Interrupted(_stop.signum)
+    before, _stop.deferred = _stop.deferred, defer
+    try:
+        yield
+    finally:
+        _stop.deferred = before
+
+
+def signal_of(error: BaseException) -> int | None:
+    """The signal that an exception, in this process or a child, is due to; None if to none.
+
+    Once a signal has come, processes may end in many ways.
+    """
+    if isinstance(error, Interrupted):
+        return error.signum
+    if isinstance(error, ProcessExitedException) and error.exit_code in EXIT_STATUSES:
+        return error.exit_code - 128
+    return requested() if isinstance(error, Exception) else None
+
+
+def name_of(signum: int) -> str:
+    """Such as SIGTERM."""
+    return signal.Signals(signum).name
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    children = _stop.children() if _stop.children else ()
+    if _stop.signum is None:
+        _stop.signum, _stop.at = signum, now
+        _send(signum, children)
+        if not _stop.deferred and not children:
+            raise Interrupted(signum)
+    elif now - _stop.at > SAME_SIGNAL_S:
+        _send(signal.SIGKILL, children)
+        os._exit(128 + signum)
+
+
+def _send(signum: int, processes: Sequence[int]) -> None:
+    for process in processes:
+        try:
+            os.kill(process, signum)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,101 @@
+"""Which checkpoint a folder is resumed from: what its file ``last_checkpoint`` names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zss_d2.errors import ZssError
+
+logger = logging.getLogger(__name__)
+
+POINTER = "last_checkpoint"
+FINAL = "model_final.pth"
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
+# More than any file name; what is longer is no pointer.
+_LONGEST = 1024
+
+
+def find_last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that ``last_checkpoint`` names, a plain file name in the folder.
+
+    A run that was killed between its first checkpoint and the pointer to it has none yet: then it
+    is the newest checkpoint, which is said. None: there is neither.
+
+    Raises:
+        ZssError: the pointer names no file of the folder; says which checkpoint is the newest.
+    """
+    pointer = folder / POINTER
+    if not pointer.exists() and not pointer.is_symlink():
+        newest = newest_checkpoint(folder)
+        if newest is not None:
+            logger.warning("%s is missing; the newest checkpoint is %s", pointer, newest.name)
+        return newest
+    try:
+        with pointer.open("rb") as file:
+            name = file.read(_LONGEST).decode("utf-8", errors="replace").strip()
+    except OSError as error:
+        raise _wrong(folder, f"cannot be read ({error.strerror})") from None
+    if not name:
+        raise _wrong(folder, "is empty")
+    shown = repr(name if len(name) <= 60 else f"{name[:57]}...")
+    if not name.isprintable() or name in (".", "..") or set(name) & {"/", "\\"}:
+        raise _wrong(folder, f"holds {shown}, not the name of a file in its folder")
+    path = folder / name
+    if not os.path.isfile(path):  # False for impossible names too
+        raise _wrong(folder, f"names {shown}, which is not there")
+    return path
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """``model_final.pth`` or the ``model_<iteration>.pth`` of the last iteration; None: neither."""
+    numbered = {
+        int(match[1]): path
+        for path in folder.glob("model_*.pth")
+        if (match := _NUMBERED.fullmatch(path.name)) and path.is_file()
+    }
+    last = max(numbered, default=-1)
+    final = folder / FINAL
+    if final.is_file() and _stored_iteration(final) >= last:
+        return final
+    return numbered.get(last)
+
+
+def iteration_of(checkpoint: Mapping[str, Any]) -> int | None:
+    """The iteration that a checkpoint was saved after, counted from 0; None: it does not say."""
+    trainer = checkpoint.get("trainer")
+    inside = trainer.get("iteration") if isinstance(trainer, Mapping) else None
+    iteration = checkpoint.get("iteration", inside)
+    return iteration if isinstance(iteration, int) else None
+
+
+def _stored_iteration(path: Path) -> int:
+    """-1 where the file cannot be read."""
+    try:
+        # Mapped, not read: the weights are not needed here.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        iteration = iteration_of(content)
+    except Exception:  # torch lets errors of many kinds through
+        return -1
+    return -1 if iteration is None else iteration
+
+
+def _wrong(folder: Path, problem: str) -> ZssError:
+    newest = newest_checkpoint(folder)
+    pointer = folder / POINTER
+    if newest is None:
+        return ZssError(
+            f"{pointer} {problem}, nor is any other checkpoint; put one back, or start a run in "
+            "another OUTPUT_DIR"
+        )
+    return ZssError(
+        f"{pointer} {problem}; the newest checkpoint there is {newest.name}, to go on from it: "
+        f"echo {newest.name} > {shlex.quote(str(pointer))}"
+    )

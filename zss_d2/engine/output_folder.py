@@ -1,0 +1,87 @@
+"""OUTPUT_DIR belongs to one run at a time, and a finished run is not written over."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from zss_d2.data.writing import make_folder, remove_leftovers
+from zss_d2.errors import ZssError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: there the lock file only informs
+    fcntl = None
+
+LOCK = ".lock"
+# Processes of a run whose launcher was killed still finish an iteration and save.
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Make the folder this process's own, and clear away what killed runs have left half written.
+
+    The lock is the system's, on the file ``.lock``, which says who has it: it ends with the process
+    that holds it, however that ends.
+
+    Raises:
+        ZssError: another run is using it, or nothing can be written there.
+    """
+    make_folder(folder)
+    path = folder / LOCK
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ZssError(
+            f"OUTPUT_DIR {folder} cannot be written to ({error.strerror}); give another OUTPUT_DIR"
+        ) from error
+    with file:
+        _lock(file, path)
+        file.truncate(0)
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "start": time.strftime("%c")}
+        file.write(json.dumps(owner) + "\n")
+        file.flush()
+        remove_leftovers(folder, recursive=True)
+        try:
+            yield
+        finally:
+            # The file stays: taken away, two others could lock two files of its name.
+            file.truncate(0)
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    if fcntl is None:
+        return
+    start, said = time.monotonic(), False
+    while True:
+        try:
+            # Of the process, not of the open file, so no loader worker that was forked inherits it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            waited = time.monotonic() - start
+            if waited > PATIENCE_S:
+                raise ZssError(f"{_in_use(path)}; wait, or give another OUTPUT_DIR") from None
+            if waited > 1 and not said:
+                print(f"{_in_use(path)}; waiting for {PATIENCE_S:.0f} s", file=sys.stderr)
+                said = True
+            time.sleep(0.2)
+        except OSError:  # a file system without locks
+            return
+
+
+def _in_use(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        who = f"process {owner['process']} on {owner['host']}, since {owner['start']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process"
+    return f"OUTPUT_DIR {path.parent} is in use by {who}"

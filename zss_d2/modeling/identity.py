@@ -1,0 +1,120 @@
+"""What weights stand for: it travels with them in checkpoints, and is held against where they go.
+
+Classes, settings that no shape shows, and what they were trained on before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from zss_d2.config_rules import value_of
+from zss_d2.errors import ZssError
+
+logger = logging.getLogger(__name__)
+
+
+class Identified(nn.Module):
+    """A model whose checkpoints say what their weights stand for."""
+
+    relies_on: ClassVar[tuple[str, ...]] = ()
+    """Keys of the config that weights rely on without showing it in their shapes."""
+    origin: ClassVar[tuple[str, ...]] = ("classes", "train_classes")
+    """What of its `identity` a checkpoint goes on to tell when others are trained from it."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        train_classes: Sequence[str],
+        settings: Mapping[str, Any] | None = None,
+    ):
+        """
+        Args:
+            classes, train_classes: see `ZeroShotSegmentor`.
+            settings: values of `relies_on`.
+        """
+        super().__init__()
+        self.classes = tuple(classes)
+        self.train_classes = tuple(train_classes)
+        self._settings = dict(settings or {})
+        # What the loaded weights were trained on, and classes whose labels were hidden from them.
+        self._origins: list[dict[str, Any]] = []
+        self._hidden: set[str] = set()
+
+    @classmethod
+    def settings_from(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The values of `relies_on`, as a file keeps them."""
+        values = {key: value_of(cfg, key) for key in cls.relies_on}
+        return {k: list(x) if isinstance(x, (list, tuple)) else x for k, x in values.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights stand for, as checkpoints remember it: plain values, lists, dicts."""
+        return {
+            "method": type(self).__name__,
+            "classes": list(self.classes),
+            "train_classes": list(self.train_classes),
+            "settings": self.settings(),
+            "origins": self._origins,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What of the config the weights rely on without showing it in their shapes, by key."""
+        return dict(self._settings)
+
+    def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
+        """Hold what a checkpoint says of itself against this model, before its weights are loaded.
+
+        Args:
+            identity: `identity` of the model that was saved; empty if it does not say.
+            state: its weights; a method may change them to what they mean here.
+
+        Raises:
+            ZssError: its weights mean something else here.
+        """
+        own = self.settings()
+        for key, value in identity.get("settings", {}).items():
+            if key in own and own[key] != value:
+                logger.warning(
+                    "The checkpoint was trained with %s %s, here it is %s", key, value, own[key]
+                )
+        ancestors = lineage(identity)
+        trained = {name for origin in ancestors for name in origin.get("train_classes", ())}
+        leaked = [n for n in self.classes if n in trained and n not in self.train_classes]
+        if leaked:
+            logger.warning(
+                "The checkpoint was trained with labels of %d classes that are unseen here, such "
+                "as %r: mIoU-U and hIoU are no zero-shot scores",
+                *(len(leaked), leaked[0]),
+            )
+        told = [{key: x[key] for key in self.origin if key in x} for x in ancestors]
+        if {} in told[:-1]:
+            logger.warning(
+                "The checkpoint was trained from weights that do not say what they were trained "
+                "with; labels of unseen classes may have been among it"
+            )
+        present = self.identity()
+        told_here = {key: present[key] for key in self.origin}
+        self._origins = [x for i, x in enumerate(told) if x != told_here and x not in told[:i]]
+        known = {} not in told and set(identity["classes"]) == set(self.classes)
+        self._hidden = set(self.classes) - trained if known else set()
+
+    def require_setting(self) -> None:
+        """Raise `ZssError` if the loaded weights are to be tested as what they are not.
+
+        That is, as ``ZERO_SHOT.SETTING`` supervised, trained without labels of some classes.
+        """
+        if self._hidden and self.train_classes == self.classes:
+            raise ZssError(
+                "ZERO_SHOT.SETTING is supervised, but the checkpoint was trained without labels of "
+                f"{len(self._hidden)} classes, such as {min(self._hidden)!r}; set it to inductive, "
+                "which its scores then count as"
+            )
+
+
+def lineage(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a checkpoint and those that it was trained from say of themselves, the oldest first."""
+    return [*identity.get("origins", ()), identity]
