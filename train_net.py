@@ -16,7 +16,14 @@ import zss_d2  # noqa: F401  registers data sets and methods
 # isort: split
 from detectron2.config import CfgNode
 
-from zss_d2.engine import ZeroShotTrainer, argument_parser, evaluate, run, set_up
+from zss_d2.engine import (
+    ZeroShotTrainer,
+    argument_parser,
+    evaluate,
+    parse_arguments,
+    run,
+    set_up,
+)
 
 
 def main(cfg: CfgNode, args: argparse.Namespace) -> object:
@@ -30,4 +37,4 @@ def main(cfg: CfgNode, args: argparse.Namespace) -> object:
 
 
 if __name__ == "__main__":
-    run(main, argument_parser(epilog=__doc__).parse_args())
+    run(main, parse_arguments(argument_parser(epilog=__doc__)))

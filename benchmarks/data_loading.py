@@ -30,9 +30,10 @@ import zss_d2  # noqa: F401  registers data sets
 from zss_d2.config import add_zss_config
 from zss_d2.data.augmentation import RandomColour, turn_hue
 from zss_d2.data.benchmark import load_benchmark
+from zss_d2.data.listing import load_records
 from zss_d2.data.loader import PackedRecords
 from zss_d2.data.mapper import IGNORED_WHEN_CROPPING, ZeroShotMapper
-from zss_d2.data.registry import load_records, prepared_location
+from zss_d2.data.registry import prepared_location
 
 try:
     from detectron2.data import DatasetMapper

@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 import train_net
-from zss_d2.engine import ZeroShotTrainer, argument_parser, run
+from zss_d2.engine import ZeroShotTrainer, argument_parser, parse_arguments, run
 
 
 class Witness(HookBase):
@@ -58,4 +58,4 @@ def main(cfg: CfgNode, args: argparse.Namespace) -> object:
 
 
 if __name__ == "__main__":
-    run(main, argument_parser().parse_args())
+    run(main, parse_arguments(argument_parser()))

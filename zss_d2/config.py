@@ -7,8 +7,11 @@ as data, so a new method needs no change here.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode as CN
@@ -171,8 +174,14 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.LOSS.FOCAL_GAMMA = 2.0
     cfg.MODEL.LOSS.DICE_WEIGHT = 1.0
 
-    for defaults in sorted(_METHODS.glob("*/defaults.yaml")):
-        cfg.MODEL[defaults.parent.name.upper()] = CN(yaml.safe_load(defaults.read_text()))
+    for node, defaults in _method_defaults().items():
+        cfg.MODEL[node] = CN(copy.deepcopy(defaults))
+
+
+@functools.cache
+def _method_defaults() -> dict[str, dict[str, Any]]:
+    files = sorted(_METHODS.glob("*/defaults.yaml"))
+    return {path.parent.name.upper(): yaml.safe_load(path.read_text()) for path in files}
 
 
 def _add_solver_config(cfg: CN) -> None:

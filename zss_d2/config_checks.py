@@ -19,7 +19,7 @@ _INTERVAL = re.compile(r"([\[(])\s*(-?[\w.]+)\s*,\s*(-?[\w.]+)\s*([\])])")
 def within(value: Any, interval: str) -> bool:
     """Whether a number lies in an interval such as ``[0, 1)`` or ``(0, inf)``; NaN lies in none."""
     left, low, high, right = _INTERVAL.fullmatch(interval).groups()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     above = value >= float(low) if left == "[" else value > float(low)
     return above and (value <= float(high) if right == "]" else value < float(high))
@@ -129,7 +129,7 @@ def check_at_most(cfg: Mapping, key: str, value: float, wanted: str) -> str:
     if value <= limit:
         return ""
     product = "" if len(factors) == 1 else f" = {' x '.join(map(str, factors))}"
-    return f", above {wanted}, {limit}{product}; lower it"
+    return f", above {wanted}, {shown(limit)}{product}; lower it"
 
 
 def factors_of(product: str) -> list[str]:
@@ -140,7 +140,7 @@ def factors_of(product: str) -> list[str]:
 def check_multiple_of(cfg: Mapping, key: str, value: int, wanted: str) -> str:
     """A multiple of another key, unless that is 0."""
     step = value_of(cfg, wanted)
-    return f"; give a multiple of {wanted}, {step}" if step and value % step else ""
+    return f"; give a multiple of {wanted}, {shown(step)}" if step and value % step else ""
 
 
 def check_positive_with(cfg: Mapping, key: str, value: float, wanted: str) -> str:

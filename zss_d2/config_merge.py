@@ -68,7 +68,7 @@ def _of_key(key: str, written: Any, default: Any) -> Any:
         for demand in rule.demands
     }
     value = converted(written, default, demands.get("choices", ()))
-    if isinstance(value, (list, tuple)) and "range" in demands:
+    if isinstance(value, (list, tuple)) and demands.keys() & {"range", "integer"}:
         return type(value)(_number_if_one(item, "integer" in demands) for item in value)
     return value
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from zss_d2.config_values import shown
 from zss_d2.errors import ZssError
+
+_BASE = "_BASE_"
 
 
 def read_yaml(path: Path, what: str) -> tuple[str, Any]:
@@ -31,6 +36,44 @@ def read_yaml(path: Path, what: str) -> tuple[str, Any]:
         line = f"line {mark.line + 1}: " if mark else ""
         reason = getattr(error, "problem", "") or "not readable"
         raise ZssError(f"{path}: {line}invalid yaml ({reason:.120}); mend that line") from None
+
+
+def read_with_bases(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a config file and its bases: [(path, content without ``_BASE_``)], bases first.
+
+    Args:
+        below: the files that led here.
+
+    Raises:
+        ZssError: a file is missing, holds no keys, or is its own base.
+    """
+    origin = f"{below[-1]}: {_BASE} names {path}" if below else f"config file {path}"
+    if os.path.realpath(path) in map(os.path.realpath, below):
+        raise ZssError(f"{origin}, which has this file as its own base; name another one")
+    if not os.path.isfile(path):
+        raise ZssError(_missing(path, origin))
+    content = read_yaml(path, "the config file")[1]
+    if not isinstance(content, dict):
+        found = "is empty" if content is None else f"holds {shown(content)}"
+        raise ZssError(f"{path}: the config file {found}; write lines of KEY: VALUE")
+    given = content.pop(_BASE, [])
+    bases = given if isinstance(given, list) else [given]
+    if not all(isinstance(base, str) and base for base in bases):
+        raise ZssError(f"{path}: {_BASE} is {shown(given)}; give the path of a config file")
+    files = []
+    for base in bases:
+        files += read_with_bases(path.parent / Path(base).expanduser(), (*below, path))
+    return [*files, (path, content)]
+
+
+def _missing(path: Path, origin: str) -> str:
+    if os.path.isdir(path):
+        run = path / "config.yaml"
+        return f"{origin} is a folder; give {run if run.is_file() else 'a file, see configs/'}"
+    others = [other.name for other in path.parent.glob("*.yaml")]
+    near = difflib.get_close_matches(path.name, others, n=1)
+    remedy = f"did you mean {path.parent / near[0]}?" if near else "see configs/"
+    return f"{origin} does not exist; {remedy}"
 
 
 class UniqueKeyLoader(yaml.SafeLoader):

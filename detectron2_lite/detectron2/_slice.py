@@ -1,9 +1,12 @@
 """Make everything this distribution leaves out fail with a text that says how to get it."""
 
+import functools
 import sys
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any
 
 UPSTREAM = (
     "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
@@ -30,10 +33,47 @@ def guard(module: ModuleType) -> None:
     module.__getattr__ = fallback
 
 
+def guard_arguments(owner: ModuleType | type, module: str) -> None:
+    """Let public functions of a module, and methods of its classes, carry the hint.
+
+    It is for keywords that only their upstream namesakes take.
+    """
+    for name, value in list(vars(owner).items()):
+        if name.startswith("_") and name != "__init__":
+            continue
+        if isinstance(value, (classmethod, staticmethod)):
+            if getattr(value.__func__, "__module__", "") == module:
+                setattr(owner, name, type(value)(_with_hint(value.__func__)))
+        elif getattr(value, "__module__", "") != module:
+            continue
+        elif isinstance(value, type):
+            guard_arguments(value, module)
+        elif isinstance(value, FunctionType) or hasattr(value, "cache_clear"):
+            setattr(owner, name, _with_hint(value))
+
+
+def _with_hint(function: Callable[..., Any]) -> Callable[..., Any]:
+    refusal = f"{function.__qualname__}() got an unexpected keyword argument "
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if not str(error).startswith(refusal):
+                raise
+            argument = str(error).removeprefix(refusal)
+            place = f"{function.__module__}.{function.__qualname__}"
+            raise TypeError(describe_missing(f"the argument {argument} of {place}")) from None
+
+    return call
+
+
 class _GuardingLoader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
         guard(module)
+        guard_arguments(module, module.__name__)
 
 
 class _Finder(MetaPathFinder):

@@ -9,7 +9,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,16 +54,20 @@ def run_slowly(output: Path, script: str, arguments: Sequence[str]) -> None:
 
 
 @pytest.fixture
-def start(tmp_path) -> Callable:
+def start(tmp_path) -> Iterator[Callable]:
     """Start a script of datasets/ in a process group of its own; gives it, and its output."""
-    output = tmp_path / "output.txt"
+    output, groups = tmp_path / "output.txt", []
 
     def call(script: str, *arguments: str) -> tuple[multiprocessing.Process, Path]:
         process = PROCESSES.Process(target=run_slowly, args=(output, script, arguments))
         process.start()
+        groups.append(process.pid)
         return process, output
 
-    return call
+    yield call
+    for group in groups:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def wait_until(happened: Callable[[], bool], process: multiprocessing.Process) -> None:

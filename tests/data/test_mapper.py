@@ -194,7 +194,7 @@ def test_a_mask_value_without_meaning_is_named(plain, datasets):
     Image.fromarray(labels).save(record["sem_seg_file_name"])
     message = _error(plain, record)
     assert f"{record['sem_seg_file_name']}: value 77 (3 pixels) outside 0..19" in message
-    assert "delete that prepared copy and prepare the data set again" in message
+    assert "move that prepared copy elsewhere and run `python datasets/prepare_voc.py`" in message
 
 
 @pytest.mark.parametrize("mapped", [False, True])

@@ -80,12 +80,10 @@ def test_turned_photos_are_pointed_out_where_sizes_do_not_tell(yard, run_check):
     assert "note: train: 1 photos, such as yard_1, are turned by their EXIF data" in out
 
 
-def test_the_size_of_a_tiff_is_the_upright_one(tmp_path):
-    path = save(
-        tmp_path / "photo.png", np.zeros((4, 8), np.uint8), format="TIFF", tiffinfo={274: 6}
-    )
-    assert files.read_photo(path).shape == (8, 4, 3)
-    assert files.image_size(path) == (4, 8)
+def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path):
+    path = save(tmp_path / "p.png", np.zeros((4, 8), np.uint8), format="TIFF", tiffinfo={274: 6})
+    with pytest.raises(ZssError, match="image is a TIFF to be turned, .*; use a copy that is upri"):
+        files.read_photo(path)
 
 
 # Depths.
@@ -413,11 +411,12 @@ def late_exif_png(path: Path, array: np.ndarray) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {
-        str(path.relative_to(folder)): (path.read_bytes(), path.lstat().st_mtime_ns)
-        for path in paths
-    }
+    found = {}
+    for path in folder.rglob("*"):
+        if not path.is_dir():
+            content = path.read_bytes() if path.is_file() else b"lost"
+            found[str(path.relative_to(folder))] = content, path.lstat().st_mtime_ns
+    return found
 
 
 @pytest.fixture
@@ -500,11 +499,11 @@ def test_masks_without_a_record_of_their_origin_are_kept_and_said_to_be(voc, dat
     assert path.read_bytes() == mine
 
 
-def test_originals_are_never_written_over(datasets, monkeypatch, tmp_path, capsys):
+def test_originals_are_never_written_over(tmp_path, capsys):
     """The layout of COCO in which images and annotations are subfolders is that of the output."""
     root = tmp_path / "coco"
     for folder in ("train2017", "val2017"):
-        for kind, array in (("images", GREY), ("images/stuffthingmaps", GREY)):
+        for kind, array in (("images", GREY), ("images/stuffthingmaps", 0 * GREY)):
             (root / kind / folder).mkdir(parents=True)
             suffix = "png" if "maps" in kind else "jpg"
             save(root / kind / folder / f"7.{suffix}", array)
@@ -512,8 +511,9 @@ def test_originals_are_never_written_over(datasets, monkeypatch, tmp_path, capsy
     script = load_script("prepare_coco_stuff")
     arguments = ["--coco-root", str(root / "images"), "--output", str(root), "--workers", "1"]
     for copy in ([], ["--copy"]):
-        assert script.run([*arguments, *copy]) == 2
+        status = script.run([*arguments, *copy])
+        assert {key: value for key, value in snapshot(root).items() if key in before} == before
+        assert status == 2
         err = capsys.readouterr().err
         assert "images/train2017/7.jpg: would be written over the original" in err
         assert "give another --output" in err
-        assert {key: value for key, value in snapshot(root).items() if key in before} == before

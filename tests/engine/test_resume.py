@@ -154,7 +154,7 @@ def test_a_signal_in_an_evaluation_leaves_the_evaluation_to_the_next_start(
         train(dropout_cfg(), folder)
     assert stopped.value.code == 130
     assert (folder / "last_checkpoint").read_text() == "model_0000002.pth"
-    assert [line["iteration"] for line in scalars(folder)] == ["0", "1"]
+    assert [line["iteration"] for line in scalars(folder)] == ["0", "1", "2"]
     train(dropout_cfg(), folder)
     assert_same_checkpoint(whole / "model_final.pth", folder / "model_final.pth")
     assert_same_checkpoint(whole / "model_best.pth", folder / "model_best.pth")

@@ -243,6 +243,52 @@ def test_own_data_is_registered_and_shown_whatever_its_classes_are_called(own_ru
     assert "<b>" not in (output / "report.html").read_text("utf-8")
 
 
+SCRIPT = "<script>alert(1)</script>"
+
+
+def test_no_name_or_setting_becomes_markup(runs, tmp_path, monkeypatch):
+    """Of classes, runs, files, data sets, methods, versions, settings and errors."""
+    folder = tmp_path / "<script>alert(2)<b>"
+    runs[0].rename(folder)
+    name = f"zss_{SCRIPT.replace('/', '')}_val"
+    content = json.loads((folder / "results.json").read_text())
+    content[name] = content.pop("zss_voc_val")
+    content["provenance"] |= {"method": SCRIPT, "commit": SCRIPT, "checkpoint": SCRIPT}
+    content["provenance"]["protocol"] |= {"setting": SCRIPT, SCRIPT: [SCRIPT, {SCRIPT: SCRIPT}]}
+    (folder / "results.json").write_text(json.dumps(content))
+    stored = read_counts(counts_file(folder, "zss_voc_val"))
+    classes = (SCRIPT, *(f"<script src='x{i}'>" for i in range(19)))
+    images = dataclasses.replace(
+        stored.images, keys=tuple(f"<script>{key}" for key in stored.images.keys)
+    )
+    unseen = tuple(classes[i] for i in stored.unseen_ids)
+    counts = StoredCounts(stored.confusion, classes, unseen, images)
+    write_counts(counts_file(folder, name), counts)
+    predictions = folder / "predictions" / name
+    predictions.mkdir(parents=True)
+    (predictions / f"{images.keys[0]}.png").write_bytes(b"")
+    metadata = MetadataCatalog.get(name)
+    metadata.set(stuff_classes=classes, unseen_classes=unseen, ignore_label=255)
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: [])
+    curve = {"iteration": 1, f"{SCRIPT}/sem_seg/hIoU": 1.0, "total_loss": 2.0}
+    lines = [curve, {**curve, "iteration": 2}]
+    (folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+
+    assert report.main([str(folder), "--output", str(tmp_path / "page"), "--resamples", "5"]) == 0
+    text = (tmp_path / "page/report.html").read_text("utf-8")
+    page = Links()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert all(link.startswith("data:image/png;base64,") for link in page.loaded)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "holds no image &lt;script&gt;" in text
+    markdown = (tmp_path / "page/report.md").read_text("utf-8")
+    assert not re.search(r"(?<!\\)<", markdown)
+    assert {path.parent for path in (tmp_path / "page").rglob("*.png")} == {
+        tmp_path / "page/report_pictures"
+    }
+
+
 def test_own_data_that_is_gone_is_named(own_run, tmp_path):
     (tmp_path / "yard").rename(tmp_path / "moved")
     texts = [x.text for x in report.report(read_runs([own_run]), 5) if isinstance(x, Paragraph)]

@@ -3,9 +3,12 @@ import json
 import shutil
 import subprocess
 
+import pytest
 import torch
+from detectron2.data import DatasetCatalog
 
-from zss_d2.evaluation import read_results, results, write_results
+from zss_d2.errors import ZssError
+from zss_d2.evaluation import ZeroShotSemSegEvaluator, read_results, results, write_results
 from zss_d2.evaluation.results import collect_provenance
 
 
@@ -19,6 +22,18 @@ def test_results_are_plain_json_and_nan_becomes_null(make_cfg, tmp_path):
 
 def pytest_fail(text: str) -> None:
     raise AssertionError(f"{text} is not JSON")
+
+
+def test_a_test_set_cannot_be_called_provenance(toy_voc, tmp_path):
+    with pytest.raises(ZssError, match="cannot be called 'provenance', which results.json uses"):
+        write_results(tmp_path / "results.json", {"provenance": {"mIoU": 1.0}}, {})
+    assert not list(tmp_path.iterdir())
+    DatasetCatalog.register("provenance", lambda: DatasetCatalog.get("zss_voc_val"))
+    try:
+        with pytest.raises(ZssError, match="register it under another name"):
+            ZeroShotSemSegEvaluator("provenance", distributed=False)
+    finally:
+        DatasetCatalog.remove("provenance")
 
 
 def test_provenance_identifies_the_run(make_cfg, tmp_path):

@@ -59,3 +59,10 @@ def test_configs_of_one_name_are_told_apart(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[2].startswith("| 007 ")
     assert complexity.main([str(configs[0]), str(configs[0])]) == 2
     assert "given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["1", "100"])
+def test_a_size_that_would_be_padded_is_refused(size, capsys):
+    assert complexity.main([str(TINY_CONFIG), "--size", size]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (f"error: --size {size}: ldvc_voc_tiny_cpu takes images of multiples of 16 px")

@@ -223,3 +223,12 @@ def test_the_command_line_reports_a_foreign_unfinished_run(tmp_path, capsys):
     torch.save({"recipe": {"steps": 1}}, tmp_path / "a.safetensors.resume")
     assert main(["--output", str(tmp_path / "a.safetensors")]) == 2
     assert "unfinished run with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"no state", b""])
+def test_an_unfinished_run_that_cannot_be_read_is_named(tmp_path, capsys, content):
+    path = tmp_path / "a.safetensors.resume"
+    path.write_bytes(content)
+    assert main(["--output", str(tmp_path / "a.safetensors")]) == 2
+    assert f"{path} cannot be read" in capsys.readouterr().err
+    assert path.read_bytes() == content

@@ -1,4 +1,3 @@
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +6,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.image import imread
 
 from zss_d2.data import toy_custom
+from zss_d2.data.custom import register_custom
 from zss_d2.data.files import read_mask
-from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
+from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
 from zss_d2.errors import ZssError
 from zss_d2.tools import panel
-from zss_d2.tools.runs import choose
+from zss_d2.tools.runs import choose, load_run, run_config
 
 
 def test_images_with_something_unseen_come_first(toy_voc):
@@ -66,7 +66,7 @@ def own_data(make_cfg, tmp_path, monkeypatch, name: str) -> Path:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.chdir(home)
     toy_custom.generate(home / "yard")
-    load_config(argparse.Namespace(config_file="", opts=["DATASETS.CUSTOM", "('yard/yard.yaml',)"]))
+    register_custom(["yard/yard.yaml"])
     sets = {"TRAIN": ("zss_yard_train",), "TEST": ("zss_yard_val",), "CUSTOM": ("yard/yard.yaml",)}
     overrides = [x for key, value in sets.items() for x in (f"DATASETS.{key}", value)]
     folder = save_run(home / "run", make_cfg, *overrides)
@@ -80,6 +80,52 @@ def test_own_data_is_found_from_elsewhere(make_cfg, tmp_path, monkeypatch):
     run = own_data(make_cfg, tmp_path, monkeypatch, "project")
     monkeypatch.chdir(tmp_path)
     assert len(panel.panel([run], 1).axes) == 3
+
+
+def test_own_data_that_is_gone_is_named_and_can_be_given(make_cfg, tmp_path, monkeypatch, capsys):
+    """The run was moved to where its data is not."""
+    run = own_data(make_cfg, tmp_path, monkeypatch, "project")
+    monkeypatch.chdir(tmp_path)
+    moved = run.rename(tmp_path / "moved")
+    command = [str(moved), "--images", "1", "--output", str(tmp_path / "panel.png")]
+    assert panel.main(command) == 2
+    error = capsys.readouterr().err
+    assert "yard.yaml of DATASETS.CUSTOM is " in error
+    assert "--opts DATASETS.CUSTOM \"('PATH',)\"" in error
+    place = repr((str(tmp_path / "project/yard/yard.yaml"),))
+    assert panel.main([*command, "--opts", "DATASETS.CUSTOM", place]) == 0
+
+
+def test_files_are_those_beside_the_run_not_others_of_that_name_here(
+    make_cfg, tmp_path, monkeypatch
+):
+    run = own_data(make_cfg, tmp_path, monkeypatch, "first")
+    own_data(make_cfg, tmp_path, monkeypatch, "second")
+    cfg = run_config(run)
+    assert cfg.DATASETS.CUSTOM[0] == str(tmp_path / "first/yard/yard.yaml")
+
+
+def test_weights_that_a_run_names_are_found_from_elsewhere(
+    toy_voc, make_cfg, tmp_path, monkeypatch
+):
+    run = save_run(tmp_path / "project/output/run", make_cfg, "MODEL.WEIGHTS", "weights/start.pth")
+    (tmp_path / "project/weights").mkdir()
+    (run / "model_final.pth").rename(tmp_path / "project/weights/start.pth")
+    (run / "last_checkpoint").unlink()
+    monkeypatch.chdir(tmp_path)
+    cfg, _ = load_run(run)
+    assert str(tmp_path / "project/weights/start.pth") == cfg.MODEL.WEIGHTS
+
+
+def test_a_model_without_trained_weights_is_said(toy_voc, make_cfg, tmp_path, capsys):
+    run = save_run(tmp_path / "run", make_cfg)
+    (run / "last_checkpoint").unlink()
+    (run / "model_final.pth").unlink()
+    load_run(run)
+    assert capsys.readouterr().err == (
+        f"note: {run} holds no checkpoint and MODEL.WEIGHTS is empty: a model without trained "
+        "weights\n"
+    )
 
 
 def test_own_data_of_one_name_are_not_taken_for_each_other(make_cfg, tmp_path, monkeypatch):

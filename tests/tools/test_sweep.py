@@ -313,7 +313,8 @@ def test_a_sweep_runs_once_and_a_failure_names_its_log(toy_voc, tmp_path, capsys
         "MODEL.WEIGHTS",
         "no.pth",
     ]
-    assert sweep.main(bad) == 2
-    error = capsys.readouterr().err
-    assert "failed: checkpoint no.pth does not exist" in error
-    assert "console.txt" in error
+    assert sweep.main(bad) == 1
+    captured = capsys.readouterr()
+    assert "failed: checkpoint no.pth does not exist" in captured.out
+    assert "1 of 1 runs failed, see" in captured.err
+    assert "console.txt" in captured.err

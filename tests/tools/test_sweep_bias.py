@@ -79,6 +79,9 @@ def test_a_benchmark_without_a_dev_split_asks_for_a_set(run):
 def test_mistakes_are_named(run, tmp_path, capsys):
     assert sweep_bias.main([str(run[0]), "--dataset", "zss_nothing"]) == 2
     assert "zss_nothing is not registered" in capsys.readouterr().err
+    useless = ["--opts", "TEST.SEEN_BIAS", "0.1"]
+    assert sweep_bias.main([str(run[0]), *useless]) == 2
+    assert "--opts TEST.SEEN_BIAS would have no effect" in capsys.readouterr().err
     assert sweep_bias.main([str(tmp_path / "none")]) == 2
     assert "none is no folder of a run" in capsys.readouterr().err
 

@@ -121,6 +121,14 @@ def test_a_new_value_of_the_varied_key_under_other_settings_enters_no_mean(tmp_p
     assert "| 3      | 14.0 ± 3.5 |" in markdown  # 10, 16, 16
 
 
+def test_seeds_that_differ_in_what_changes_no_result_share_a_mean(tmp_path):
+    sweep_into(tmp_path)
+    more = ("SOLVER.CHECKPOINT_PERIOD", "7", "DATALOADER.NUM_WORKERS", "3")
+    assert "| 2      | 11.0 ± 1.4 |" in sweep_into(
+        tmp_path, "--seeds", "1", "--opts", *more, hiou=12.0
+    )
+
+
 def test_views_of_one_data_set_are_one_setting(tmp_path):
     views = []
     for name in ("cats", "birds"):

@@ -29,7 +29,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from iopath.common.file_io import get_cache_dir
 
 from zss_d2.clip.weights_file import lookalike
-from zss_d2.data.files import write_atomic
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)

@@ -45,12 +45,7 @@ from zss_d2.data.files import require_folder
 from zss_d2.data.heldout import hold_out
 from zss_d2.data.listing import IMAGE_SUFFIXES, Location, files_by_id, load_records
 from zss_d2.data.lists import read_id_list
-from zss_d2.data.registry import (
-    dataset_name,
-    prepared_location,
-    prepared_root,
-    register_split,
-)
+from zss_d2.data.registry import dataset_name, prepared_location, prepared_root, register_split
 from zss_d2.data.writing import remove_leftovers
 from zss_d2.errors import ZssError
 from zss_d2.yaml_file import read_yaml

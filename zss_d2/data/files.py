@@ -17,12 +17,7 @@ from PIL import ExifTags, Image
 
 from zss_d2.data.labels import UndefinedLabelError, check_labels
 from zss_d2.data.mask_doubts import mask_doubt, raw_mode
-from zss_d2.data.writing import (  # noqa: F401
-    read_stamp,
-    remove_leftovers,
-    write_atomic,
-    write_mask,
-)
+from zss_d2.data.writing import read_stamp
 from zss_d2.errors import ZssError
 
 # Everything Pillow raises for missing, truncated, corrupt or absurdly large files.
@@ -57,7 +52,8 @@ def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     Grey is repeated; 16 bits, 0..65535, become 0..255; transparency is dropped, so that colours are
     those that the file holds.
 
-    Raises ZssError naming the file, also for 32 bits or floating point, whose range is unknown.
+    Raises ZssError naming the file, also for 32 bits or floating point, whose range is unknown, and
+    for a TIFF to be turned.
     """
     try:
         storage = photo_storage(path)
@@ -81,7 +77,8 @@ def photo_storage(path: str | Path) -> frozenset[str]:
     """Say what is special about how the file stores its photo.
 
     Of ``16 bit grey``, ``16 bit colour``, ``transparent`` and ``turned`` (by its EXIF data). Only
-    the header is read. Raises ZssError for pixels whose range is unknown, and what Pillow raises.
+    the header is read. Raises ZssError for an image that need not be read as it was meant, and what
+    Pillow raises.
     """
     with _open(path) as image:
         mode, found = image.mode, set()
@@ -98,6 +95,11 @@ def photo_storage(path: str | Path) -> frozenset[str]:
         if mode in _EIGHT_BIT_MODES and image.has_transparency_data:
             found.add("transparent")
         if _may_turn(image) and _orientation(image) in range(2, 9):
+            if image.format == "TIFF":
+                raise ZssError(
+                    f"{path}: image is a TIFF to be turned, which some versions of Detectron2 do "
+                    "twice; use a copy that is upright without it"
+                )
             found.add("turned")
         return frozenset(found)
 
@@ -196,8 +198,7 @@ def image_size(path: str | Path) -> tuple[int, int] | None:
     try:
         with _open(path) as image:
             turned = _may_turn(image) and _orientation(image) in range(5, 9)
-            # The size of a TIFF is given as it will be when turned.
-            return image.size[::-1] if turned and image.format != "TIFF" else image.size
+            return image.size[::-1] if turned else image.size
     except _DECODE_ERRORS:
         return None
 

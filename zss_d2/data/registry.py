@@ -13,33 +13,16 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import log_first_n
 
 from zss_d2.data.benchmark import Benchmark, Split, available_benchmarks, load_benchmark
-from zss_d2.data.files import require_folder
-from zss_d2.errors import ZssError
+from zss_d2.data.listing import Location, load_records
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MASK_SUFFIXES = (".png",)
 # Where the files of a registered split come from.
 _SOURCES: dict[str, Callable[[], Location]] = {}
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where the images and the train-id masks of a split lie, and what to do if they do not."""
-
-    images: Path
-    masks: Path
-    remedy: str
-    ids: tuple[str, ...] | None = None
-    """The images that belong to the split; None: all of the folder."""
-    mask_remedy: str = "correct the mask"
-    """What to do about a mask with a wrong value; only for a copy may it be to delete it."""
 
 
 def datasets_root() -> Path:
@@ -64,7 +47,8 @@ def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = No
         *split_folders(root or prepared_root(benchmark), split),
         remedy=f"run {script}, or let DETECTRON2_DATASETS name the folder that holds "
         f"zss/{benchmark.name}",
-        mask_remedy=f"delete that prepared copy and prepare the data set again: {script}",
+        mask_remedy=f"move that prepared copy elsewhere and run {script}, which makes it anew; if "
+        "it has no original, correct it",
     )
 
 
@@ -165,67 +149,3 @@ def _ids_of_raw(benchmark: Benchmark) -> dict[int, int]:
     """
     downwards = sorted(benchmark.raw_to_train.items(), reverse=True)
     return {raw: train for raw, train in downwards if train < len(benchmark.classes)}
-
-
-def load_records(location: Location, name: str) -> list[dict[str, str]]:
-    """Pair the images and masks of a split.
-
-    Returns:
-        Records sorted by id: ``file_name``, ``sem_seg_file_name``, ``image_id``, ``dataset_name``
-        (``name``).
-
-    Raises:
-        ZssError: a folder is missing or empty, or an image or a mask lacks its partner.
-    """
-    remedy = location.remedy
-    for folder in (location.images, location.masks):
-        require_folder(folder, remedy)
-    images = files_by_id(location.images, IMAGE_SUFFIXES)
-    masks = files_by_id(location.masks, MASK_SUFFIXES)
-    if not images:
-        raise ZssError(f"{location.images}: the folder holds no image; {remedy}")
-    wanted = images.keys() | masks.keys() if location.ids is None else set(location.ids)
-    if without_mask := sorted(wanted - masks.keys()):
-        raise ZssError(f"{location.masks}: no mask for {summarise(without_mask)}; {remedy}")
-    if without_image := sorted(wanted - images.keys()):
-        raise ZssError(
-            f"{location.images}: no image, or a link to a file that is gone, for "
-            f"{summarise(without_image)}; {remedy}"
-        )
-    return [
-        {
-            "file_name": images[image_id],
-            "sem_seg_file_name": masks[image_id],
-            "image_id": image_id,
-            "dataset_name": name,
-        }
-        for image_id in sorted(wanted)
-    ]
-
-
-def summarise(names: list[str], shown: int = 5) -> str:
-    """Return the number of names and the first few of them."""
-    more = ", ..." if len(names) > shown else ""
-    return f"{len(names)} ({', '.join(names[:shown])}{more})"
-
-
-def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Return {stem: path} of the files in ``folder`` that have such a suffix and can be opened.
-
-    Strings, not paths: a hundred thousand of them are listed when training starts.
-
-    Raises ZssError if two files share a stem.
-    """
-    files: dict[str, str] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix.lower() not in suffixes or not entry.is_file():
-                continue
-            if stem in files:
-                other = os.path.basename(files[stem])
-                raise ZssError(
-                    f"{folder}: {entry.name} and {other} have the same id {stem!r}; rename one"
-                )
-            files[stem] = entry.path
-    return files

@@ -7,7 +7,8 @@ import os
 from detectron2.config import CfgNode
 
 from zss_d2.data.files import require_folder
-from zss_d2.data.registry import IMAGE_SUFFIXES, Location, load_records, sources_of
+from zss_d2.data.listing import IMAGE_SUFFIXES, Location, load_records
+from zss_d2.data.registry import sources_of
 from zss_d2.data.vocabulary import Vocabulary, require_distinct_tests
 from zss_d2.errors import ZssError
 

@@ -39,9 +39,11 @@ class ImageStream(Sampler):
         self.size = size
         self.seed = seed
         self.position = 0
+        # Loader workers, which do not belong to the processes of the run, could not tell.
+        self._rank, self._processes = comm.get_rank(), comm.get_world_size()
 
     def __iter__(self) -> Iterator[Draw]:
-        return islice(self._draws(), comm.get_rank(), None, comm.get_world_size())
+        return islice(self._draws(), self._rank, None, self._processes)
 
     def _draws(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed)

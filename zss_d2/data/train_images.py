@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import MetadataCatalog
 
-from zss_d2.data.files import read_mask, write_atomic
-from zss_d2.data.registry import datasets_root, summarise
+from zss_d2.data.files import read_mask
+from zss_d2.data.listing import summarise
+from zss_d2.data.registry import datasets_root
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)

@@ -89,7 +89,7 @@ def _unknown(dataset: str) -> str:
         parent = max(parents, key=len)
         splits = [name for name, known in sets.items() if known == parent]
         return f"{text}; {parent} has {', '.join(splits)}"
-    return f"{text}; known: {listed(ours)}; data of your own also needs DATASETS.CUSTOM"
+    return f"{text}; known: {listed(ours, 6)}; data of your own also needs DATASETS.CUSTOM"
 
 
 def _quoted(name: str | None) -> str:

@@ -1,7 +1,7 @@
 """Training, from command-line arguments to checkpoints."""
 
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
-from zss_d2.engine.config_file import load_config
+from zss_d2.engine.config_file import load_config, parse_arguments
 from zss_d2.engine.launching import argument_parser, run
 from zss_d2.engine.logs import set_up
 from zss_d2.engine.trainer import ZeroShotTrainer, evaluate
@@ -12,6 +12,7 @@ __all__ = [
     "argument_parser",
     "evaluate",
     "load_config",
+    "parse_arguments",
     "run",
     "set_up",
 ]

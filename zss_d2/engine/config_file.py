@@ -22,12 +22,9 @@ from zss_d2.data.custom import load_custom, register_custom
 from zss_d2.data.registry import dataset_name
 from zss_d2.data.requirements import require_known
 from zss_d2.errors import ZssError
-from zss_d2.yaml_file import read_yaml
+from zss_d2.yaml_file import read_with_bases
 
 logger = logging.getLogger(__name__)
-
-_BASE = "_BASE_"
-_SEE = "the project's are in configs/"
 
 
 def parse_arguments(
@@ -133,39 +130,6 @@ def load_config(args: argparse.Namespace) -> CfgNode:
         _warn_of_unused_descriptions(cfg)
     cfg.freeze()
     return cfg
-
-
-def read_with_bases(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
-    """Read a config file and its bases: [(path, content without ``_BASE_``)], bases first.
-
-    Args:
-        below: the files that led here.
-
-    Raises:
-        ZssError: a file is missing, holds no keys, or is its own base.
-    """
-    origin = f"{below[-1]}: {_BASE} names {path}" if below else f"config file {path}"
-    if path.resolve() in [other.resolve() for other in below]:
-        raise ZssError(f"{origin}, which has this file as its own base; name another one")
-    if path.is_dir():
-        run = path / "config.yaml"
-        remedy = f"give {run}" if run.is_file() else "give a file, see configs/"
-        raise ZssError(f"{origin} is a folder; {remedy}")
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
-        raise ZssError(f"{origin} does not exist; {f'did you mean {near[0]}?' if near else _SEE}")
-    content = read_yaml(path, "the config file")[1]
-    if not isinstance(content, dict):
-        found = "is empty" if content is None else f"holds {shown(content)}"
-        raise ZssError(f"{path}: the config file {found}; write lines of KEY: VALUE")
-    bases = content.pop(_BASE, [])
-    bases = bases if isinstance(bases, list) else [bases]
-    if not all(isinstance(base, str) and base for base in bases):
-        raise ZssError(f"{path}: {_BASE} is {shown(bases)}; give the path of a config file")
-    files = []
-    for base in bases:
-        files += read_with_bases(path.parent / Path(base).expanduser(), (*below, path))
-    return [*files, (path, content)]
 
 
 def pairs_of(opts: Sequence[Any]) -> dict[str, Any]:

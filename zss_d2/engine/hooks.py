@@ -16,7 +16,7 @@ from detectron2.utils.events import EventStorage, EventWriter
 
 from zss_d2.engine import interrupt
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
-from zss_d2.engine.resume import read_metrics
+from zss_d2.engine.resume import read_metrics, rewind_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -170,19 +170,29 @@ class MetricsWithoutGap(HookBase):
 
     def before_train(self) -> None:
         done, last = self.trainer.start_iter, self.trainer.max_iter
+        tested = self.eval_period > 0 and done % self.eval_period == 0 and done != last
         due = done > 0 and (done % self.period == 0 or done == last)
-        written = {line["iteration"] for line in read_metrics(self.metrics)}
-        missing = comm.all_gather(due and done - 1 not in written)[0]
+        # Rank 0 may be writing the file when the others look.
+        missing = comm.all_gather(due and not self._written(done - 1, tested))[0]
         storage = self.trainer.storage
         if done < last or missing:
             self._restore(storage)
         if missing:
             storage.iter = done - 1
-            if self.eval_period and done % self.eval_period == 0 and done != last:
+            if tested:
                 self.evaluate()
             for writer in self.writers:
                 writer.write()
             storage.iter = done
+
+    def _written(self, iteration: int, tested: bool) -> bool:
+        """Whether the line is there; one without its evaluation is cut off."""
+        lines = [line for line in read_metrics(self.metrics) if line["iteration"] == iteration]
+        if any("/" in name for line in lines for name in line) or (lines and not tested):
+            return True
+        if comm.is_main_process():
+            rewind_metrics(self.metrics, iteration)
+        return False
 
     def after_train(self) -> None:
         # Upstream counts one too many where there was nothing left to train.

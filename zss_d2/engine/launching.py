@@ -24,7 +24,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from zss_d2.data.custom import register_custom
 from zss_d2.engine import interrupt
-from zss_d2.engine.config_file import load_config
+from zss_d2.engine.config_file import check_arguments, check_device, load_config
 from zss_d2.engine.failures import as_user_error, known_remedy
 from zss_d2.engine.output_folder import claim
 from zss_d2.engine.resume import require_folder_for_training
@@ -78,13 +78,13 @@ def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> 
     Args:
         oversubscribe: let processes on a CPU share cores.
     """
+    check_device(cfg.MODEL.DEVICE, processes)
     if cfg.MODEL.DEVICE.startswith("cuda"):
         gpus = torch.cuda.device_count()
         if processes > gpus:
-            remedy = f"use at most --num-gpus {gpus}" if gpus else "add MODEL.DEVICE cpu"
             raise ZssError(
                 f"--num-gpus {processes}: MODEL.DEVICE is {cfg.MODEL.DEVICE} and this machine has "
-                f"{gpus} GPUs; {remedy}"
+                f"{gpus} GPUs; use at most --num-gpus {gpus}"
             )
         return
     cores = cpu_cores()
@@ -97,11 +97,6 @@ def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> 
 
 def check_meeting_point(args: argparse.Namespace) -> None:
     """Raise `ZssError` if the processes cannot meet at ``--dist-url``."""
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise ZssError(
-            "--dist-url: several machines need one, such as tcp://ADDRESS:29500 with the address "
-            "of machine 0"
-        )
     url = urlsplit(args.dist_url)
     alone = args.num_machines * args.num_gpus == 1
     if url.scheme != "tcp" or args.machine_rank > 0 or alone or not url.port:
@@ -110,8 +105,8 @@ def check_meeting_point(args: argparse.Namespace) -> None:
         socket.create_server((url.hostname, url.port)).close()
     except OSError as error:
         raise ZssError(
-            f"--dist-url {args.dist_url}: {error.strerror or error}; another run may be using it: "
-            "give another port, or auto on a single machine"
+            f"--dist-url {args.dist_url}: {os.strerror(error.errno or 0)}; another run may be "
+            "using it: give another port, or auto on a single machine"
         ) from None
 
 
@@ -131,6 +126,7 @@ def run(main: Main, args: argparse.Namespace) -> None:
     folder = Path()
     try:
         with interrupt.listening():
+            check_arguments(args)
             cfg = load_config(args)
             folder = Path(cfg.OUTPUT_DIR)
             (_run_under_torchrun if under_torchrun() else _launch)(main, cfg, args)

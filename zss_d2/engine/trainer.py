@@ -86,10 +86,9 @@ class ZeroShotTrainer(DefaultTrainer):
         if resume and not self.checkpointer.has_checkpoint():
             logger.info("%s holds no checkpoint: starting at iteration 0", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
-        if self.start_iter:
-            # A stop writes a line of its own, out of turn.
-            lines = self._line_period
-            rewind_metrics(self._metrics_file, self.start_iter // lines * lines)
+        # A stop writes a line of its own, out of turn.
+        lines = self._line_period
+        rewind_metrics(self._metrics_file, self.start_iter // lines * lines)
 
     def train(self) -> Any:
         """Train; a signal ends it after the running iteration, with a checkpoint.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zss_d2.data.files import write_atomic
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.results import evaluate_again
 

@@ -19,7 +19,8 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torch import Tensor
 
-from zss_d2.data.files import read_mask, write_atomic
+from zss_d2.data.files import read_mask
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import (
     ImageCounts,

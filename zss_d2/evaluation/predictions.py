@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from zss_d2.data.files import read_mask, write_mask
+from zss_d2.data.files import read_mask
+from zss_d2.data.writing import write_mask
 from zss_d2.errors import ZssError
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from zss_d2.command_line import Parser, check_output, whole
-from zss_d2.data.files import write_atomic
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import command
 from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare
 from zss_d2.evaluation.counts import StoredCounts

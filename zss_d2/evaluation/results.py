@@ -14,7 +14,7 @@ import detectron2
 import torch
 from detectron2.config import CfgNode
 
-from zss_d2.data.files import write_atomic
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zss_d2.command_line import Parser, whole
 from zss_d2.engine import load_config
-from zss_d2.errors import command
+from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.run_files import check_different, config_names
 
 
@@ -75,10 +75,18 @@ def count(model: nn.Module, size: int) -> dict[str, float]:
 
 
 def row(config: Path, name: str, opts: Sequence[str], size: int) -> list[object]:
-    """One line of the table, for a config that is called ``name`` there."""
+    """One line of the table, for a config that is called ``name`` there.
+
+    Raises:
+        ZssError: images of that size would be padded.
+    """
     overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu", *opts]
     cfg: CfgNode = load_config(argparse.Namespace(config_file=str(config), opts=overrides))
     model = build_model(cfg)
+    if size % model.size_divisibility:
+        raise ZssError(
+            f"--size {size}: {name} takes images of multiples of {model.size_divisibility} px"
+        )
     numbers = count(model, size)
     ratio = numbers["total"] / numbers["encoder"] if numbers["encoder"] else float("nan")
     return [name, len(model.classes), *numbers.values(), ratio]

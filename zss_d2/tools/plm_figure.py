@@ -25,9 +25,10 @@ from torch import Tensor
 
 from zss_d2.clip import build_clip_towers
 from zss_d2.command_line import Parser, check_output, whole
-from zss_d2.data.files import read_mask, write_atomic
+from zss_d2.data.files import read_mask
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.mapper import ZeroShotMapper
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import class_colours, colourise, png
 from zss_d2.modeling.methods.clip_zss.build import region_settings

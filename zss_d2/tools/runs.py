@@ -16,7 +16,8 @@ from torch import nn
 
 from zss_d2.command_line import Parser, check_output, whole
 from zss_d2.config_rules import value_of
-from zss_d2.data.files import read_mask, write_atomic
+from zss_d2.data.files import read_mask
+from zss_d2.data.writing import write_atomic
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.drawing import png

@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_output(args.output, folder=True)
     runs = plan(args)
-    check_settings(runs, args.output)
     waiting = [run for run in runs if not finished(run)]
+    check_settings(runs, args.output)
     if len(waiting) < len(runs):
         print(f"{len(runs) - len(waiting)} of {len(runs)} runs are already finished", flush=True)
     execution = execute(waiting, args.jobs, args.num_gpus)

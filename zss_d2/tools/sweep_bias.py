@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zss_d2.command_line import Parser, between, check_output
-from zss_d2.data.files import read_mask, write_atomic
+from zss_d2.data.files import read_mask
 from zss_d2.data.mapper import ZeroShotMapper
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError, command
 from zss_d2.evaluation.drawing import png
 from zss_d2.evaluation.lettering import drawn_title, style

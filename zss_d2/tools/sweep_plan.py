@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from zss_d2.config_rules import flatten
 from zss_d2.data.custom import Custom, load_custom
 from zss_d2.engine import load_config
 from zss_d2.errors import ZssError
-from zss_d2.evaluation.results import config_hash
+from zss_d2.tools.sweep_settings import settings_hash
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,7 @@ class Run:
     @functools.cached_property
     def settings(self) -> str:
         """Hash of all that is not its seed or folder."""
-        cfg = self.config().clone()
-        cfg.defrost()
-        cfg.SEED, cfg.OUTPUT_DIR = 0, ""
-        return config_hash(cfg)
+        return settings_hash(self.config(), without=["SEED"])
 
     @functools.cached_property
     def common(self) -> str:
@@ -69,12 +63,10 @@ class Run:
 
         Data sets go by their names, not by the places of their descriptions.
         """
-        settings = flatten(self.config())
-        for key in ("SEED", "OUTPUT_DIR", "DATASETS.CUSTOM", self.varied):
-            settings.pop(key, None)
-        for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
-            settings[key] = [self.base_of(name) for name in settings[key]]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        cfg = self.config()
+        names = {key: [*map(self.base_of, cfg.DATASETS[key])] for key in ("TRAIN", "TEST")}
+        without = ["SEED", "DATASETS.CUSTOM", self.varied]
+        return settings_hash(cfg, without=without, **names)
 
     def base_of(self, dataset: str) -> str:
         """The data set that a view shows; of another one itself."""

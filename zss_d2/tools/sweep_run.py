@@ -133,6 +133,7 @@ class Execution:
                 self._done += 1
                 self.ended[run.place] = reason
             outcome = f"failed: {reason} (see {run.folder / LOG})" if reason else "finished"
+            outcome = reason if reason == INTERRUPTED else outcome
             _say(f"{prefix} {run} {outcome} after {minutes:.1f} min")
 
     def _time_left(self) -> str:
@@ -206,8 +207,8 @@ def _follow(process: subprocess.Popen, log: Path, begin: int, prefix: str) -> li
             ended = process.returncode is not None
             *lines, rest = (rest + output.read()).split("\n")
             for line in [*lines, rest] if ended else lines:
-                if any(mark in line for mark in PROGRESS):
-                    _say(f"{prefix} {line.rsplit(']: ', 1)[-1].strip()}")
+                if found := [line.index(mark) for mark in PROGRESS if mark in line]:
+                    _say(f"{prefix} {line[min(found) :].rstrip()}")
                 if line.strip():
                     last.append(line.strip())
             if ended:

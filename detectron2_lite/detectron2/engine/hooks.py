@@ -20,6 +20,9 @@ _logger = logging.getLogger(__name__)
 class IterationTimer(HookBase):
     """Records "time" (seconds per step) from the third step on; to be registered first."""
 
+    def __init__(self) -> None:
+        self._total, self._step = Timer(), Timer()
+
     def before_train(self) -> None:
         self._total = Timer()
 

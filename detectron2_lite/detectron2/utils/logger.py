@@ -67,7 +67,7 @@ def log_first_n(
 
     ``name`` of the logger: the calling module's by default.
     """
-    frame = sys._getframe(1)
+    frame = sys._getframe(2)  # 1 is the guard of this function, see detectron2._slice
     place = (frame.f_code.co_filename, frame.f_lineno)
     identity = {"caller": place, "message": (msg,)}[key]
     _calls[identity] += 1

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from zss_d2.clip.build import ClipTowers, assemble_towers, build_clip_towers
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.command_line import MAX_COUNT, MAX_SEED, Parser, check_output, whole
-from zss_d2.data.files import write_atomic
+from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError, command
 from zss_d2.tools.mini_clip.pairs import Batch, ScenePool, draw_pool, random_captions, sample_batch
 from zss_d2.tools.mini_clip.probe import Probe, normalise, probe

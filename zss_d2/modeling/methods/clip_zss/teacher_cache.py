@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zss_d2.clip import ImageFeatures
-from zss_d2.data.files import write_atomic
+from zss_d2.data.writing import write_atomic
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
 
 _DIGEST_BYTES = 16

@@ -1,0 +1,153 @@
+"""Runs whose processes are killed: what is said, who is left, and that the run goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT, TINY_CONFIG
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = (
+    *("SOLVER.MAX_ITER", "16", "SOLVER.CHECKPOINT_PERIOD", "4", "DATASETS.TEST", "()"),
+    *("MODEL.LDVC.DROPOUT", "0.1", "DATALOADER.NUM_WORKERS", "1"),
+)
+LAUNCH = (sys.executable, "train_net.py", "--num-gpus", "2")
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    "train_net.py",
+)
+
+
+def start(command: Sequence[str], data: Path, folder: Path, *opts: str) -> subprocess.Popen:
+    """Start a run in a process group of its own."""
+    arguments = ("--config-file", str(TINY_CONFIG), "--resume", *SETTINGS, *opts)
+    return subprocess.Popen(
+        [*command, *arguments, "OUTPUT_DIR", str(folder)],
+        env={**os.environ, "DETECTRON2_DATASETS": str(data)},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status and last line; nobody of its process group may be left a little later."""
+    try:
+        _, said = process.communicate(timeout=200)
+        for _ in range(100):
+            if not members(process.pid):
+                break
+            time.sleep(0.2)
+        assert members(process.pid) == []
+    finally:
+        if members(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said.strip().splitlines()[-1] if said.strip() else ""
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, process_group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(process_group) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def ranks(process: subprocess.Popen) -> list[int]:
+    """The two processes that train, in order of their ranks."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(voc_root, tmp_path_factory) -> dict[str, torch.Tensor]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert finish(start(LAUNCH, voc_root, folder))[0] == 0
+    return weights(folder)
+
+
+@pytest.mark.parametrize("launcher", [LAUNCH, TORCHRUN], ids=["launch", "torchrun"])
+def test_a_run_of_two_processes_survives_being_killed(launcher, undisturbed, voc_root, tmp_path):
+    """Launcher and ranks by SIGKILL, then all of them by SIGTERM; weights bit for bit."""
+    process = start(launcher, voc_root, tmp_path)
+    wait_for(tmp_path / "model_0000003.pth", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+
+    process = start(launcher, voc_root, tmp_path)
+    wait_for(tmp_path / "model_0000007.pth", process)
+    os.killpg(process.pid, signal.SIGTERM)
+    status, _ = finish(process)
+    if launcher is LAUNCH:
+        assert status == 143
+    assert not (tmp_path / "model_final.pth").exists()
+
+    assert finish(start(launcher, voc_root, tmp_path))[0] == 0
+    ended = weights(tmp_path)
+    assert [name for name in ended if not torch.equal(ended[name], undisturbed[name])] == []
+
+
+def test_a_rank_that_is_killed_is_named_and_nobody_is_left(voc_root, tmp_path):
+    process = start(LAUNCH, voc_root, tmp_path, "SOLVER.MAX_ITER", "100000")
+    wait_for(tmp_path / "model_0000003.pth", process)
+    os.kill(ranks(process)[1], signal.SIGKILL)
+    status, said = finish(process)
+    assert status == 1
+    assert "error: rank 1 (process " in said
+    assert "was ended by SIGKILL" in said
+
+
+def test_a_second_run_in_the_same_folder_is_refused(voc_root, tmp_path):
+    first = start(LAUNCH, voc_root, tmp_path, "SOLVER.MAX_ITER", "100000")
+    wait_for(tmp_path / "model_0000003.pth", first)
+    code = (
+        "import sys; from zss_d2.engine import output_folder; output_folder.PATIENCE_S = 0.5;"
+        "import runpy; sys.argv[0] = 'train_net.py'; runpy.run_path('train_net.py', "
+        "run_name='__main__')"
+    )
+    status, said = finish(start((sys.executable, "-c", code), voc_root, tmp_path))
+    os.killpg(first.pid, signal.SIGTERM)
+    assert finish(first)[0] == 143
+    assert status == 2
+    assert f"OUTPUT_DIR {tmp_path} is in use by process" in said
+
+
+def test_a_launcher_that_is_killed_takes_its_processes_along(voc_root, tmp_path):
+    """They finish their iteration and save."""
+    process = start(LAUNCH, voc_root, tmp_path, "SOLVER.MAX_ITER", "100000")
+    wait_for(tmp_path / "model_0000003.pth", process)
+    process.kill()
+    status, _ = finish(process)
+    assert status == -signal.SIGKILL
+    assert (tmp_path / "last_checkpoint").exists()
