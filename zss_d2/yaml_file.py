@@ -47,9 +47,9 @@ def read_with_bases(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path
     Raises:
         ZssError: a file is missing, holds no keys, or is its own base.
     """
-    origin = f"{below[-1]}: {_BASE} names {path}" if below else f"config file {path}"
+    origin = f"{below[-1]}: the {_BASE} {path}" if below else f"config file {path}"
     if os.path.realpath(path) in map(os.path.realpath, below):
-        raise ZssError(f"{origin}, which has this file as its own base; name another one")
+        raise ZssError(f"{origin} has this file as its own base; name another one")
     if not os.path.isfile(path):
         raise ZssError(_missing(path, origin))
     content = read_yaml(path, "the config file")[1]
@@ -71,7 +71,7 @@ def _missing(path: Path, origin: str) -> str:
         run = path / "config.yaml"
         return f"{origin} is a folder; give {run if run.is_file() else 'a file, see configs/'}"
     others = [other.name for other in path.parent.glob("*.yaml")]
-    near = difflib.get_close_matches(path.name, others, n=1)
+    near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.8)
     remedy = f"did you mean {path.parent / near[0]}?" if near else "see configs/"
     return f"{origin} does not exist; {remedy}"
 

@@ -91,8 +91,10 @@ def test_an_unknown_method_is_answered_with_those_there_are(name, message):
         ("SOLVER:\n  A: 1\n  A: 2\n", "line 3: invalid yaml (key 'A' is given twice)"),
         ("SEED: [1\n", "mine.yaml: line 2: invalid yaml"),
         ("1: 2\n", "mine.yaml: there is no key 1"),
-        ("_BASE_: none.yaml\n", "mine.yaml: _BASE_ names"),
-        ("_BASE_: mine.yaml\n", "mine.yaml: _BASE_ names"),
+        ("_BASE_: none.yaml\n", "none.yaml does not exist; see configs/"),
+        ("_BASE_: mine.yml\n", "mine.yml does not exist; did you mean"),
+        ("_BASE_: .\n", "is a folder; give a file, see configs/"),
+        ("_BASE_: mine.yaml\n", "mine.yaml has this file as its own base; name another one"),
         ("_BASE_: 5\n", "mine.yaml: _BASE_ is 5; give the path of a config file"),
         ("_BASE_:\n", "mine.yaml: _BASE_ is None; give the path of a config file"),
         ("_BASE_: [a.yaml, {b: c}]\n", "mine.yaml: _BASE_ is ['a.yaml', {'b': 'c'}]"),
@@ -117,8 +119,8 @@ def test_bases_that_lead_in_a_circle_are_named(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(f"_BASE_: {base}.yaml\n")
     (tmp_path / "sub").mkdir()
     message = refusal(config_file=tmp_path / "a.yaml")
-    assert "c.yaml: _BASE_ names" in message
-    assert "which has this file as its own base" in message
+    assert "c.yaml: the _BASE_ " in message
+    assert "a.yaml has this file as its own base" in message
 
 
 def test_a_wrong_value_is_blamed_on_the_file_that_has_it(tmp_path):

@@ -33,7 +33,7 @@ class Vocabulary:
         if dataset not in DatasetCatalog.list():
             raise ZssError(_unknown(dataset))
         metadata = MetadataCatalog.get(dataset)
-        for fact in ("stuff_classes", "unseen_classes", "ignore_label"):
+        for fact in ("stuff_classes", "seen_classes", "unseen_classes", "ignore_label"):
             if metadata.get(fact) is None:
                 raise ZssError(
                     f"data set {dataset!r} does not say its {fact}; describe it as data of your "

@@ -73,6 +73,17 @@ def handing_on(children: Callable[[], Sequence[int]]) -> Iterator[None]:
         _stop.children = None
 
 
+def end_with_parent() -> None:
+    """Let this process get SIGTERM once the process that started it has ended."""
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def requested() -> int | None:
     """The signal that asks for a stop; None if there was none."""
     return _stop.signum

@@ -169,6 +169,7 @@ def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> N
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         args.resume, args.overwrite = True, False
     args.num_gpus = here  # what `_start` shares the cores by
+    interrupt.end_with_parent()
     if rank == 0:
         _check_folder(cfg, args)
     if processes == 1:
