@@ -3,9 +3,9 @@
     python -m tests.soak --kills 30 --seed 0
 
 Preparation of a data set, training on one process and training on two are each killed a third of
-the times, by SIGKILL or SIGTERM, at a moment drawn at random: at their start, in an iteration, while
-a checkpoint is written, in an evaluation. Afterwards prepared files, weights, optimizer, metrics and
-results must equal those of an undisturbed run, bit for bit. On two cores it takes about ten minutes.
+the times, by SIGKILL or SIGTERM, at a moment drawn at random: at their start, in an iteration, as a
+checkpoint is written, in an evaluation. Afterwards prepared files, weights, optimizer, metrics and
+results must equal those of an undisturbed run, bit for bit. On two cores it takes ten minutes.
 """
 
 from __future__ import annotations

@@ -138,8 +138,9 @@ def test_a_second_run_in_the_same_folder_is_refused(voc_root, tmp_path):
     first = start(single, voc_root, tmp_path, "SOLVER.MAX_ITER", "100000")
     wait_for(tmp_path / "model_0000003.pth", first)
     impatient = (
-        "import runpy, sys; from zss_d2.engine import output_folder; output_folder.PATIENCE_S = 0.5;"
-        " sys.argv[0] = 'train_net.py'; runpy.run_path('train_net.py', run_name='__main__')"
+        "import runpy, sys; from zss_d2.engine import output_folder;"
+        "output_folder.PATIENCE_S = 0.5; sys.argv[0] = 'train_net.py';"
+        "runpy.run_path('train_net.py', run_name='__main__')"
     )
     second = start((sys.executable, "-c", impatient), voc_root, tmp_path)
     _, said = second.communicate(timeout=200)

@@ -1,7 +1,7 @@
 """What a rule may demand of a value: intervals, and relations to other values.
 
-Each check is a function of the config, the key, its value and what the rule says. It returns the
-rest of a sentence that begins with "KEY is VALUE", what is wrong and what to do, or nothing.
+Each check is a function of the config, a value in it and what the rule says. It returns the rest of
+a sentence that begins with "KEY is VALUE", what is wrong and what to do, or nothing.
 """
 
 from __future__ import annotations
@@ -61,29 +61,29 @@ def items_of(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def check_length(cfg: Mapping, key: str, value: Sequence[Any], wanted: str) -> str:
+def check_length(cfg: Mapping, value: Sequence[Any], wanted: str) -> str:
     """The number of items of a list lies in the interval."""
     return "" if within(len(value), wanted) else f"; give {in_words(wanted)} values"
 
 
-def check_range(cfg: Mapping, key: str, value: Any, wanted: str) -> str:
+def check_range(cfg: Mapping, value: Any, wanted: str) -> str:
     """A number, or every item of a list, lies in the interval."""
     inside = all(within(item, wanted) for item in items_of(value))
     return "" if inside else f"; use {in_words(wanted)}"
 
 
-def check_choices(cfg: Mapping, key: str, value: Any, wanted: Sequence[Any]) -> str:
+def check_choices(cfg: Mapping, value: Any, wanted: Sequence[Any]) -> str:
     """A value, or every item of a list, is one of these."""
     known = all(item in wanted for item in items_of(value))
     return "" if known else f"; use one of {', '.join(map(repr, wanted))}"
 
 
-def check_pattern(cfg: Mapping, key: str, value: Any, wanted: Mapping[str, str]) -> str:
+def check_pattern(cfg: Mapping, value: Any, wanted: Mapping[str, str]) -> str:
     """Text matches ``regex``, which ``words`` describe."""
     return "" if re.fullmatch(wanted["regex"], value) else f"; use {wanted['words']}"
 
 
-def check_items(cfg: Mapping, key: str, value: Any, wanted: str | Sequence[str]) -> str:
+def check_items(cfg: Mapping, value: Any, wanted: str | Sequence[str]) -> str:
     """Every item is ``text``, or a list whose items are ``text`` or lie in intervals."""
     if wanted == "text":
         fits = all(isinstance(item, str) and item for item in value)
@@ -104,25 +104,25 @@ def _is_list_of(item: Any, kinds: Sequence[str]) -> bool:
     )
 
 
-def check_integer(cfg: Mapping, key: str, value: Sequence[Any], wanted: str) -> str:
+def check_integer(cfg: Mapping, value: Sequence[Any], wanted: str) -> str:
     """Every item of a list is a whole number, of what is said."""
     whole = all(isinstance(item, int) and not isinstance(item, bool) for item in value)
     return "" if whole else f"; give whole {wanted}"
 
 
-def check_unique(cfg: Mapping, key: str, value: Sequence[Any], wanted: bool) -> str:
+def check_unique(cfg: Mapping, value: Sequence[Any], wanted: bool) -> str:
     """No item occurs twice; of items that are lists, the first part is compared."""
     names = [item[0] if isinstance(item, (list, tuple)) else item for item in value]
     twice = next((name for name in names if names.count(name) > 1), None)
     return "" if twice is None else f"; name {twice!r} once"
 
 
-def check_ascending(cfg: Mapping, key: str, value: Sequence[float], wanted: bool) -> str:
+def check_ascending(cfg: Mapping, value: Sequence[float], wanted: bool) -> str:
     """No item is smaller than the one before."""
     return "" if list(value) == sorted(value) else "; give the smaller one first"
 
 
-def check_at_most(cfg: Mapping, key: str, value: float, wanted: str) -> str:
+def check_at_most(cfg: Mapping, value: float, wanted: str) -> str:
     """Not above another key, the smallest item of it, or a product of keys: ``A * A``."""
     factors = [min(items_of(value_of(cfg, name))) for name in factors_of(wanted)]
     limit = math.prod(factors)
@@ -137,19 +137,19 @@ def factors_of(product: str) -> list[str]:
     return [name.strip() for name in product.split("*")]
 
 
-def check_multiple_of(cfg: Mapping, key: str, value: int, wanted: str) -> str:
+def check_multiple_of(cfg: Mapping, value: int, wanted: str) -> str:
     """A multiple of another key, unless that is 0."""
     step = value_of(cfg, wanted)
     return f"; give a multiple of {wanted}, {shown(step)}" if step and value % step else ""
 
 
-def check_positive_with(cfg: Mapping, key: str, value: float, wanted: str) -> str:
+def check_positive_with(cfg: Mapping, value: float, wanted: str) -> str:
     """Not 0 together with another key."""
     both = value == 0 and value_of(cfg, wanted) == 0
     return f" and so is {wanted}: nothing would be learnt; raise one of them" if both else ""
 
 
-def check_requires(cfg: Mapping, key: str, value: Any, wanted: Sequence[Mapping[str, Any]]) -> str:
+def check_requires(cfg: Mapping, value: Any, wanted: Sequence[Mapping[str, Any]]) -> str:
     """If it is on, ``key``s are as ``wanted``; if not, ``remedy`` says what to do."""
     for needed in wanted if value else ():
         there = value_of(cfg, needed["key"])
@@ -158,7 +158,7 @@ def check_requires(cfg: Mapping, key: str, value: Any, wanted: Sequence[Mapping[
     return ""
 
 
-Check = Callable[[Mapping, str, Any, Any], str]
+Check = Callable[[Mapping, Any, Any], str]
 # Those that look at the value alone hold whether or not it has an effect.
 ALWAYS: dict[str, Check] = {
     "length": check_length,

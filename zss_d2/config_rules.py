@@ -186,7 +186,7 @@ def check_values(cfg: CfgNode) -> None:
                 if any(_why_without_effect(cfg, key, rules) for key in keys):
                     continue
                 check = WITH_EFFECT[demand.check]
-            if complaint := check(cfg, rule.key, value, demand.wanted):
+            if complaint := check(cfg, value, demand.wanted):
                 raise ZssError(f"{rule.key} is {shown(value)}{complaint}")
 
 

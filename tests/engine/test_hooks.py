@@ -18,8 +18,9 @@ class Checkpointer:
         self.save_dir = str(folder)
         self.saved: list[str] = []
 
-    def save(self, name: str) -> None:
+    def save(self, name: str, iteration: int) -> None:
         self.saved.append(name)
+        self.iteration = iteration
         (Path(self.save_dir) / f"{name}.pth").touch()
 
 
@@ -96,7 +97,7 @@ def test_the_last_evaluation_counts_unless_the_training_failed(tmp_path):
     assert checkpointer.saved == []
     hook.trainer.iter = 8
     hook.after_train()
-    assert checkpointer.saved == ["model_best"]
+    assert (checkpointer.saved, checkpointer.iteration) == (["model_best"], 7)
 
 
 def test_every_process_stops_where_one_has_got_a_signal(monkeypatch):

@@ -48,7 +48,7 @@ class Checkpoints(HookBase):
         if done % self.period == 0 or overdue:
             self.save()
         if done == self.trainer.max_iter:
-            self.checkpointer.save("model_final")
+            self.checkpointer.save("model_final", iteration=self.trainer.iter)
             self._saved_iteration = self.trainer.iter
 
     def save(self) -> None:
@@ -56,7 +56,7 @@ class Checkpoints(HookBase):
         iteration = self.trainer.iter
         if self._saved_iteration == iteration:
             return
-        self.checkpointer.save(f"model_{iteration:07d}")
+        self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         self._saved_iteration, self._saved_at = iteration, time.monotonic()
         numbered = {
             int(match[1]): path
@@ -124,7 +124,9 @@ class BestCheckpoint(HookBase):
         # Comparisons with NaN are false.
         if value > max((v for v in before if v == v), default=-math.inf):
             logger.info("%s %.4g is the best so far", self.name, value)
-            self.checkpointer.save("model_best")
+            # After the last step, upstream counts one on.
+            iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
+            self.checkpointer.save("model_best", iteration=iteration)
 
 
 class MetricsWithoutGap(HookBase):

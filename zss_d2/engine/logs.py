@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +29,9 @@ def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
     with file_only():
         default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="zss_d2", abbrev_name="zss")
+    for name in ("detectron2", "fvcore", "zss_d2"):
+        for handler in logging.getLogger(name).handlers:
+            handler.handleError = _say_once
     logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback_of_bad_input)
     logger.info("%s", summary(cfg, testing=args.eval_only))
 
@@ -63,6 +68,16 @@ def summary(cfg: CfgNode, testing: bool) -> str:
         f"{solver.IMS_PER_BATCH} images of {', '.join(cfg.DATASETS.TRAIN)}; test on {tests}"
         f"{f' every {period} iterations and' if period else ''} at the end; {where}; {rest}"
     )
+
+
+@functools.cache
+def _broken(reason: str) -> None:
+    print(f"warning: the log cannot be written: {reason}", file=sys.stderr)
+
+
+def _say_once(record: logging.LogRecord) -> None:
+    """In the place of a traceback for every line that a full disk has no room for."""
+    _broken(str(sys.exc_info()[1]))
 
 
 def _without_traceback_of_bad_input(record: logging.LogRecord) -> bool:

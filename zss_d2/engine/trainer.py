@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import time
@@ -338,11 +339,14 @@ def wrap_for_processes(model: nn.Module) -> nn.Module:
         return model
     on_gpu = next(model.parameters()).is_cuda
     device_ids = [comm.get_local_rank()] if on_gpu else None
+    # Its name in newer versions of torch; the old one makes them warn.
+    known = inspect.signature(DistributedDataParallel).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     return DistributedDataParallel(
         model,
         device_ids=device_ids,
-        broadcast_buffers=False,
         find_unused_parameters=model.find_unused_parameters,
+        **{sync: False},
     )
 
 
@@ -387,10 +391,5 @@ def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
     """``--eval-only``: build the model, load ``MODEL.WEIGHTS`` (or the last checkpoint), test."""
     model = ZeroShotTrainer.build_model(cfg)
     checkpointer = ZeroShotCheckpointer(model, cfg.OUTPUT_DIR)
-    resume = resume and checkpointer.has_checkpoint()
-    checkpoint = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
-    if not checkpoint and any(p.requires_grad for p in model.parameters()):
-        logger.warning("MODEL.WEIGHTS is empty: evaluating a model without trained weights")
-    extra = checkpointer.load(checkpoint, checkpointables=[])
-    iteration = extra["iteration"] + 1 if "iteration" in extra else None
+    checkpoint, iteration = checkpointer.load_to_evaluate(cfg.MODEL.WEIGHTS, resume)
     return ZeroShotTrainer.test(cfg, model, checkpoint=checkpoint, iteration=iteration)
