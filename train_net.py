@@ -16,6 +16,7 @@ import zss_d2  # noqa: F401  registers data sets and methods
 # isort: split
 from detectron2.config import CfgNode
 
+from zss_d2.data.requirements import require_datasets
 from zss_d2.engine import (
     ZeroShotTrainer,
     argument_parser,
@@ -28,8 +29,10 @@ from zss_d2.engine import (
 
 def main(cfg: CfgNode, args: argparse.Namespace) -> object:
     """One process of the run."""
+    testing = args.eval_only or cfg.SOLVER.MAX_ITER == 0
+    require_datasets(cfg, train=not testing)
     set_up(cfg, args)
-    if args.eval_only or cfg.SOLVER.MAX_ITER == 0:
+    if testing:
         return evaluate(cfg, resume=args.resume)
     trainer = ZeroShotTrainer(cfg)
     trainer.resume_or_load(resume=args.resume, allow_changes=args.allow_changes)

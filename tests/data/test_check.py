@@ -139,7 +139,7 @@ def test_unknown_data_sets_and_missing_data_end_with_one_line(run, tmp_path, mon
     status, _, errors = run(config(tmp_path, '("zss_voc_train",)', "()"))
     assert (status, "prepare_voc.py" in errors[0]) == (2, True)
     assert "DATASETS.TRAIN is empty" in run(config(tmp_path, "()", "()"))[2][0]
-    assert "is no list of names" in run(config(tmp_path, "(oops", "()"))[2][0]
+    assert "DATASETS has '(oops'; give a list" in run(config(tmp_path, "(oops", "()"))[2][0]
     assert "no such file" in run(tmp_path / "absent.yaml")[2][0]
     assert "did you mean 'voc'" in run("vocc")[2][0]
 

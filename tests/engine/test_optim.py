@@ -190,3 +190,12 @@ def test_an_unknown_warm_up_is_an_error(make_cfg):
     cfg = make_cfg("SOLVER.WARMUP_METHOD", "exp")
     with pytest.raises(ZssError, match="SOLVER.WARMUP_METHOD is 'exp'; use 'linear',"):
         build_lr_scheduler(cfg, torch.optim.AdamW(Model().parameters()))
+
+
+@pytest.mark.parametrize(
+    ("method", "warned"), [("linear", True), ("constant", True), ("linear_factor", False)]
+)
+def test_a_warm_up_that_is_longer_than_training_is_said(make_cfg, method, warned, caplog):
+    cfg = make_cfg("SOLVER.WARMUP_ITERS", 9, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_METHOD", method)
+    build_lr_scheduler(cfg, build_optimizer(cfg, Model()))
+    assert ("WARMUP_ITERS is 9 and MAX_ITER 4" in caplog.text) == warned

@@ -9,7 +9,6 @@ Nothing is written. Exit status 2 and one line per problem if something is wrong
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import itertools
 import os
@@ -25,6 +24,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from zss_d2.command_line import Parser, whole
+from zss_d2.config_values import converted
 from zss_d2.data.benchmark import (
     Benchmark,
     Split,
@@ -288,13 +288,11 @@ def _value(config: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """Read a tuple of strings, which yaml gives as the text of one."""
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            raise ZssError(f'DATASETS: {value!r} is no list of names; write ("name",)') from None
-    return (value,) if isinstance(value, str) else tuple(value)
+    """Read a tuple of strings as a config does: yaml gives it as text, a name may stand alone."""
+    try:
+        return converted(value, ())
+    except ValueError as error:
+        raise ZssError(f"DATASETS has {value!r}; give {error}") from None
 
 
 @data_command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -124,6 +125,8 @@ def load_config(args: argparse.Namespace) -> CfgNode:
         set_value(cfg, key, value, "command line")
     check_method(cfg.MODEL.META_ARCHITECTURE)
     validate_config(cfg, given=useless.union(overrides))
+    # The config is written down for later, and read again from anywhere.
+    cfg.DATASETS.CUSTOM = tuple(os.path.abspath(path) for path in cfg.DATASETS.CUSTOM)
     register_custom(cfg.DATASETS.CUSTOM)
     require_known(cfg)
     if "DATASETS.CUSTOM" in own.union(overrides):

@@ -195,6 +195,12 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
             f"({solver.MIN_LR:g}): raise the rate or the factor, or lower MIN_LR"
         )
     length = solver.WARMUP_ITERS / solver.MAX_ITER
+    if length > 1 and solver.WARMUP_METHOD != "linear_factor":
+        logger.warning(
+            "SOLVER.WARMUP_ITERS is %d and MAX_ITER %d: the learning rate never reaches BASE_LR",
+            solver.WARMUP_ITERS,
+            solver.MAX_ITER,
+        )
 
     def schedule(rate: float) -> ParamScheduler:
         decay = PolyWithFloor(solver.POLY_POWER, solver.MIN_LR / rate)

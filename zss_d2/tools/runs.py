@@ -138,6 +138,7 @@ def load_model(folder: Path, cfg: CfgNode) -> nn.Module:
             file=sys.stderr,
         )
     checkpointer.load(checkpoint)
+    model.require_setting()
     return model
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from zss_d2.clip import ImageEncoder, ImageFeatures
 from zss_d2.clip.identity import has_quick_gelu
+from zss_d2.errors import ZssError
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -50,8 +51,17 @@ class Teacher(nn.Module):
             pixel_mean, pixel_std: what the tower expects; RGB, 0..255.
             student_mean, student_std: what the images that come in are normalised by.
             size: side of its square input, px; 0: as the images, to the next multiple of the patch.
+
+        Raises:
+            ZssError: a size that is no multiple of the patch.
         """
         super().__init__()
+        patch = tower.patch_size[0]
+        if size % patch:
+            raise ZssError(
+                f"MODEL.CLIP_ZSS.TEACHER_SIZE is {size}, no multiple of the patch, {patch}; use "
+                f"{max(patch, round(size / patch) * patch)}, or 0"
+            )
         self.tower = Unsaved(tower)
         self.size = size
         mean, std, old_mean, old_std = (
