@@ -43,7 +43,7 @@ def results(folder: Path) -> dict:
 def error_line(process: subprocess.CompletedProcess) -> str:
     """The one line a failed command shows; the exit status must be 2 and no traceback be shown."""
     assert process.returncode == 2, process.stderr
-    assert "Traceback" not in process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
     (line,) = [x for x in process.stderr.splitlines() if x.startswith("error: ")]
     return line
 
@@ -75,6 +75,13 @@ def test_train_evaluate_resume_and_two_processes_agree(voc_root, tmp_path):
     )
     resumed.check_returncode()
     assert "Starting training from iteration 4" in resumed.stdout
+    assert "SOLVER.MAX_ITER was 4 and is 6" in resumed.stdout
+    # The screen has what a person wants to read, the file everything, of rank 0 alone.
+    log = (run / "log.txt").read_text()
+    assert "Environment info" in log
+    assert "Environment info" not in resumed.stdout
+    assert log.count("SOLVER.MAX_ITER was 4 and is 6") == 1
+    assert "SOLVER.MAX_ITER was 4 and is 6" in (run / "log.txt.rank1").read_text()
     assert results(run)["provenance"]["iteration"] == 6
 
 
@@ -120,7 +127,7 @@ def test_a_checkpoint_of_another_model_is_refused(voc_root, tmp_path):
     train_net(voc_root, *run).check_returncode()
     weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
     process = train_net(voc_root, "--eval-only", "MODEL.LDVC.NUM_LAYERS", "1", *weights)
-    assert "model_final.pth belongs to another model" in error_line(process)
+    assert "model_final.pth: belongs to another model" in error_line(process)
 
 
 def test_two_processes_train_on_a_data_set_of_ones_own(tmp_path):

@@ -300,3 +300,14 @@ def test_metrics_are_cut_where_they_will_be_written_again(tmp_path):
     assert [line["iteration"] for line in read_metrics(path)] == [19, 39]
     rewind_metrics(tmp_path / "none.json", 3)
     assert read_metrics(tmp_path / "none.json") == []
+
+
+def test_settings_scaled_to_another_number_of_processes_are_another_run(begun, tmp_path):
+    """With SOLVER.REFERENCE_WORLD_SIZE the batch, and what an iteration is, depend on it."""
+    checkpoint = tmp_path / "run/model_final.pth"
+    content = torch.load(checkpoint, weights_only=True)
+    content["trainer"]["settings"] |= {"SOLVER.REFERENCE_WORLD_SIZE": 2, "SOLVER.IMS_PER_BATCH": 8}
+    torch.save(content, checkpoint)
+    cfg = begun("SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_ITER", 8)
+    with pytest.raises(ZssError, match="SOLVER.IMS_PER_BATCH was 8 and is 4"):
+        train(cfg, tmp_path / "run")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import DefaultTrainer, default_argument_parser, launch
 from detectron2.utils import comm
 from torch import distributed as dist
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -143,7 +143,7 @@ def _launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     check_meeting_point(args)
     several = args.num_gpus * args.num_machines > 1
     if args.machine_rank == 0:
-        _check_folder(cfg, args)
+        _check_folder(cfg, args, args.num_gpus * args.num_machines)
     with _watching() if several else nullcontext():
         launch(
             _start_spawned if several else _start,
@@ -171,7 +171,7 @@ def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> N
     args.num_gpus = here  # what `_start` shares the cores by
     interrupt.end_with_parent()
     if rank == 0:
-        _check_folder(cfg, args)
+        _check_folder(cfg, args, processes)
     if processes == 1:
         _start(main, cfg, args)
         return
@@ -185,12 +185,12 @@ def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> N
     dist.destroy_process_group()
 
 
-def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+def _check_folder(cfg: CfgNode, args: argparse.Namespace, processes: int) -> None:
     """Nobody else uses OUTPUT_DIR, and training does not spoil what it holds."""
     with claim(Path(cfg.OUTPUT_DIR)):
         if not args.eval_only and cfg.SOLVER.MAX_ITER > 0:
             require_folder_for_training(
-                cfg,
+                DefaultTrainer.auto_scale_workers(cfg, processes),
                 resume=args.resume,
                 overwrite=args.overwrite,
                 allow_changes=args.allow_changes,

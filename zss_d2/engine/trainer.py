@@ -54,11 +54,11 @@ class ZeroShotTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         # DefaultTrainer's own constructor cannot wrap a CPU model for several processes.
         TrainerBase.__init__(self)
-        self._settings = flatten(cfg)
         self._allow_changes = False
         self._finished_iter = -1
         self._images_drawn = 0
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self._settings = flatten(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)

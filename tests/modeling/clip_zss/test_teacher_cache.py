@@ -109,3 +109,9 @@ def test_random_images_would_never_be_found_again(make_cfg, tmp_path, change):
     cache = ("MODEL.CLIP_ZSS.TEACHER_CACHE", str(tmp_path))
     with pytest.raises(ZssError, match="INPUT.CROP.ENABLED False"):
         build_model(make_cfg(*TINY, *WHOLE_IMAGES, *change, *cache))
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(3, 16), (7, 16), (40, 32)])
+def test_an_input_size_that_patches_do_not_fill_is_refused(cached, size, nearest):
+    with pytest.raises(ZssError, match=f"TEACHER_SIZE is {size}, .* use {nearest}, or 0"):
+        cached("MODEL.CLIP_ZSS.TEACHER_SIZE", size)
