@@ -26,7 +26,8 @@ def voc_pairs(root: Path, list_name: str, masks: str) -> list[Pair]:
                 "DETECTRON2_DATASETS to the folder that holds it (see datasets/README.md)"
             )
     photos = root / "JPEGImages"
-    ids = read_id_list(root / "ImageSets" / "Segmentation" / f"{list_name}.txt", photos)
+    file = f"{list_name.removesuffix('.txt')}.txt"
+    ids = read_id_list(root / "ImageSets" / "Segmentation" / file, photos)
     return [Pair(i, photos / f"{i}.jpg", root / masks / f"{i}.png") for i in ids]
 
 

@@ -76,7 +76,7 @@ def test_every_rule_is_about_keys_that_exist_and_defaults_keep_it():
         ("MODEL.LDVC.MASK_HEAD", "cos", "use one of 'cosine', 'attention', 'dot'"),
         ("MODEL.LDVC.INIT_TEMPERATURE", 0.0, "use more than 0"),
         ("SOLVER.BASE_LR", 0.0, "use more than 0"),
-        ("SOLVER.IMS_PER_BATCH", 0, "use 1 or more"),
+        ("SOLVER.IMS_PER_BATCH", 0, "use 1 to 1000000"),
         ("SOLVER.CHECKPOINT_PERIOD", 0, "use 1 or more"),
         ("MODEL.PIXEL_STD", [0.0, 1.0, 1.0], "use more than 0"),
         ("MODEL.PIXEL_MEAN", [120.0], "give three values for each"),
@@ -108,7 +108,7 @@ def test_every_rule_is_about_keys_that_exist_and_defaults_keep_it():
         ("DATASETS.TEST", ["a", "a"], "name 'a' once"),
         ("DATALOADER.NUM_WORKERS", 100000, "use 0 to 512"),
         ("MODEL.CLIP_ZSS.ALPHA", 0.0, "use more than 0"),
-        ("MODEL.ZEGCLIP.NUM_LAYERS", 0, "use 1 or more"),
+        ("MODEL.ZEGCLIP.NUM_LAYERS", 0, "use 1 to 1000"),
     ],
 )
 def test_impossible_values_are_named(make_cfg, key, value, message):

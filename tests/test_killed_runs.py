@@ -158,3 +158,36 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(voc_root, tmp_path)
     status, _ = finish(process)
     assert status == -signal.SIGKILL
     assert (tmp_path / "last_checkpoint").exists()
+
+
+def test_a_signal_to_all_processes_in_an_evaluation_loses_nothing(voc_root, tmp_path):
+    """Not even if loader workers are just being started, as it reaches them too."""
+    settings = ("DATASETS.TEST", "('zss_voc_val',)", "TEST.EVAL_PERIOD", "2")
+    single = (sys.executable, "train_net.py")
+    process = start(single, voc_root, tmp_path, *settings, "DATALOADER.NUM_WORKERS", "2")
+    log = tmp_path / "log.txt"
+    wait_for(log, process)
+    while "Start inference" not in log.read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    status, said = finish(process)
+    assert status == 143
+    assert said.startswith("stopped by SIGTERM; the last checkpoint is ")
+    assert (tmp_path / (tmp_path / "last_checkpoint").read_text()).is_file()
+
+
+def test_torchrun_starts_a_run_again_that_lost_a_process(voc_root, tmp_path, undisturbed):
+    command = (*TORCHRUN[:-1], "--max-restarts", "1", TORCHRUN[-1])
+    process = start(command, voc_root, tmp_path)
+    wait_for(tmp_path / "model_0000003.pth", process)
+    agent = process.pid
+    rank = max(pid for pid in members(str(tmp_path)) if parent(pid) == agent)
+    os.kill(rank, signal.SIGKILL)
+    assert finish(process)[0] == 0
+    ended = weights(tmp_path)
+    assert [name for name in ended if not torch.equal(ended[name], undisturbed[name])] == []
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])

@@ -68,6 +68,8 @@ def decode(written: Any) -> Any:
     """A python literal for the text of one, anything else as it is."""
     if not isinstance(written, str):
         return written
+    if written in ("inf", "-inf", "nan"):
+        return float(written)
     try:
         return ast.literal_eval(written)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

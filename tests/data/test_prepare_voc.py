@@ -231,6 +231,8 @@ def test_check_compares_the_ids_with_the_list(prepare, datasets):
     lists = datasets / "VOC2012/ImageSets/Segmentation"
     (lists / "few.txt").write_text("toy_val_0000\ntoy_val_0009\n")
     status, out, _ = prepare("--check", "--val-list", "few")
+    assert prepare("--check", "--val-list", "few.txt")[:2] == (status, out)
+    assert "nope.txt: no such list" in prepare("--check", "--val-list", "nope")[2]
     assert status == 0
     assert "val: 4 (toy_val_0001, toy_val_0002, toy_val_0003, toy_val_0004) are not on" in out
     assert "val: 1 (toy_val_0009) of the list are not prepared" in out

@@ -59,6 +59,16 @@ def test_data_sets_of_others_that_lack_facts_are_named(make_cfg):
         (("DATASETS.TRAIN", ()), True, "DATASETS.TRAIN is empty"),
         (("DATASETS.TRAIN", ()), False, "DATASETS.TRAIN is empty"),
         (("DATASETS.TEST", ()), False, "DATASETS.TEST is empty"),
+        (
+            ("DATASETS.TEST", (), "TEST.EVAL_PERIOD", 5, "SOLVER.CHECKPOINT_BEST", "hIoU"),
+            True,
+            "SOLVER.CHECKPOINT_BEST is 'hIoU' and DATASETS.TEST is empty",
+        ),
+        (
+            ("TEST.EVAL_PERIOD", 5, "SOLVER.CHECKPOINT_BEST", "IoU-dogg"),
+            True,
+            "SOLVER.CHECKPOINT_BEST is 'IoU-dogg', but zss_voc_val has no class 'dogg' (did you",
+        ),
     ],
 )
 def test_sets_that_a_run_cannot_do_without(overrides, train, expected, toy_voc, make_cfg):

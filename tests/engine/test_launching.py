@@ -1,4 +1,5 @@
 import argparse
+import math
 import os
 import re
 import socket
@@ -167,3 +168,21 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     run(lambda cfg, args: seen.append(args.resume), arguments())
     assert seen == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("timeout", math.nan), ("timeout", 0.0), ("dist_url", "foo"), ("dist_url", "tcp://a:99999")],
+)
+def test_where_and_how_long_processes_wait_is_checked_first(name, value):
+    args = arguments(num_gpus=2)
+    setattr(args, name, value)
+    with pytest.raises(ZssError, match=f"--{name.replace('_', '-')} is "):
+        check_meeting_point(args)
+
+
+def test_a_misspelt_flag_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        argument_parser().parse_args(["--bogus"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unrecognized arguments: --bogus; --help")

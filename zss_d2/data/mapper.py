@@ -21,6 +21,7 @@ from zss_d2.data.augmentation import (
 from zss_d2.data.custom import register_custom
 from zss_d2.data.files import read_photo, read_prepared_pair
 from zss_d2.data.labels import hide_unseen
+from zss_d2.data.worker_signals import leave_signals_to_the_main_process
 
 # The crop is built before any record, hence any metadata, is known. Where a benchmark has another
 # ignore label, the only effect is that the area limit counts it as a class.
@@ -80,6 +81,7 @@ class ZeroShotMapper:
         Raises:
             ZssError: a file is unreadable, sizes disagree, or the mask holds an undefined value.
         """
+        leave_signals_to_the_main_process()
         metadata = MetadataCatalog.get(record["dataset_name"])
         if self.is_train:
             image, sem_seg = self._read_training_pair(record, metadata)

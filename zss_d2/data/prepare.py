@@ -93,7 +93,7 @@ def main(
     lut = benchmark.lut if lut is None else lut
     if args.check:
         lenient = custom_lists or args.skip_missing
-        outcomes = _check(benchmark, args, list_pairs, lenient, lut)
+        outcomes = _check(benchmark, args, list_pairs, lenient, lut, custom_lists)
     else:
         outcomes = [
             prepare_split(
@@ -117,11 +117,13 @@ def _check(
     list_pairs: Callable[[], Mapping[str, list[Pair]]],
     lenient: bool,
     lut: np.ndarray,
+    custom_lists: bool,
 ) -> list[Outcome]:
     try:
         pairs = dict(list_pairs())
     except ZssError as error:
-        if args.compare_originals:
+        # A list that somebody names is to be there.
+        if args.compare_originals or custom_lists:
             raise
         print(f"note: list membership is not checked: {error}")
         pairs = {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
+from zss_d2.data.benchmark import closest
 from zss_d2.data.files import require_folder
 from zss_d2.data.listing import IMAGE_SUFFIXES, Location, load_records
 from zss_d2.data.registry import sources_of
@@ -40,6 +42,19 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
             "DATASETS.TRAIN is empty; name a data set, such as zss_voc_train: the model takes its "
             "classes from there, also for a test"
         )
+    if train and cfg.SOLVER.CHECKPOINT_BEST and not datasets.TEST:
+        raise ZssError(
+            f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r} and DATASETS.TEST is empty; "
+            "name a data set to measure it on"
+        )
+    kind, _, word = cfg.SOLVER.CHECKPOINT_BEST.partition("-")
+    if train and kind in ("IoU", "ACC"):
+        classes = MetadataCatalog.get(datasets.TEST[0]).stuff_classes
+        if word not in classes:
+            raise ZssError(
+                f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r}, but {datasets.TEST[0]} "
+                f"has no class {word!r}{closest(word, classes)}"
+            )
     if not train and not datasets.TEST:
         raise ZssError("DATASETS.TEST is empty, so there is nothing to test on; name a data set")
     for key, names in _by_key(cfg).items():

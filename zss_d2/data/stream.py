@@ -10,7 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
-from zss_d2.data.worker_signals import leave_signals_to_the_main_process
+from zss_d2.data.worker_signals import UndisturbedLoader
 from zss_d2.random_streams import IMAGE, own_streams, undisturbed
 
 
@@ -75,7 +75,6 @@ class DrawnImages(Dataset):
         return len(self.records)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        leave_signals_to_the_main_process()
         with own_streams(IMAGE, self.stream.seed, draw.position):
             return self.mapper(self.records[draw.index])
 
@@ -96,7 +95,7 @@ class ResumableLoader:
     def __iter__(self) -> Iterator[Any]:
         # A data loader draws a seed for its workers, which is not to depend on when it starts.
         with undisturbed():
-            iterator = iter(self.batches)
+            iterator = iter(UndisturbedLoader(self.batches))
             first = next(iterator)
         yield first
         yield from iterator

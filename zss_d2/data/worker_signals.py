@@ -9,10 +9,37 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch.utils.data import get_worker_info
 
+_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _installed = False
+
+
+class UndisturbedLoader:
+    """A loader whose workers, from their first moment on, leave signals to the main process.
+
+    Its mapper must call `leave_signals_to_the_main_process`, without which the main process itself
+    could not end them.
+    """
+
+    def __init__(self, loader: Iterable[Any]):
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not hasattr(signal, "sigwaitinfo"):
+            return iter(self.loader)
+        # Workers inherit what is blocked; to the main process it comes a moment later.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return iter(self.loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_signals_to_the_main_process() -> None:

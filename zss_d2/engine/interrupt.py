@@ -1,7 +1,8 @@
 """SIGTERM (a scheduler wants the machine) and SIGINT (Ctrl-C): stop, but lose nothing.
 
-During an iteration the first signal only asks for a stop; the trainer then saves a checkpoint. At
-any other time it ends the process at once, and so does a second signal at any time. The exit status
+During training and evaluation the first signal only asks for a stop, which comes behind the
+iteration or the image, and the trainer saves a checkpoint. At any other time it ends the process at
+once, and so does a second signal at any time. The exit status
 is 128 + the signal's number, as shells have it.
 """
 
@@ -89,15 +90,19 @@ def requested() -> int | None:
     return _stop.signum
 
 
-@contextmanager
-def deferred(defer: bool = True) -> Iterator[None]:
-    """Whether a signal waits inside until somebody asks for it, see `requested`.
-
-    Raises `Interrupted` if one has waited already and is to wait no longer.
-    """
-    if not defer and _stop.signum is not None:
+def stop_if_requested() -> None:
+    """Raise `Interrupted` if a signal has come."""
+    if _stop.signum is not None:
         raise Interrupted(_stop.signum)
-    before, _stop.deferred = _stop.deferred, defer
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, a signal waits until somebody asks for it.
+
+    An exception that a handler raises may meet the interpreter in a callback, where it is lost.
+    """
+    before, _stop.deferred = _stop.deferred, True
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import multiprocessing
 import os
 import socket
@@ -41,6 +42,8 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """Detectron2's, with a port that is free unless one is given, and this project's switches."""
     parser = default_argument_parser(epilog)
     parser.set_defaults(dist_url="auto")
+    # One line instead of the whole usage.
+    parser.error = lambda text: parser.exit(2, f"error: {text}; --help lists all options\n")
     add = parser.add_argument
     add(
         "--overwrite",
@@ -97,12 +100,23 @@ def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> 
 
 def check_meeting_point(args: argparse.Namespace) -> None:
     """Raise `ZssError` if the processes cannot meet at ``--dist-url``."""
-    url = urlsplit(args.dist_url)
-    alone = args.num_machines * args.num_gpus == 1
-    if url.scheme != "tcp" or args.machine_rank > 0 or alone or not url.port:
+    if not 0 < args.timeout < math.inf:
+        raise ZssError(f"--timeout is {args.timeout:g}; give minutes, more than 0")
+    if args.num_machines * args.num_gpus == 1 or args.dist_url == "auto":
         return
     try:
-        socket.create_server((url.hostname, url.port)).close()
+        url = urlsplit(args.dist_url)
+        host, port = url.hostname, url.port
+    except ValueError:
+        url, host, port = urlsplit(""), None, None
+    if url.scheme in ("file", "env"):
+        return
+    if url.scheme != "tcp" or not host or not port:
+        raise ZssError(f"--dist-url is {args.dist_url!r}; give tcp://HOST:PORT, a port below 65536")
+    if args.machine_rank > 0:
+        return
+    try:
+        socket.create_server((host, port)).close()
     except OSError as error:
         raise ZssError(
             f"--dist-url {args.dist_url}: {os.strerror(error.errno or 0)}; another run may be "
@@ -176,7 +190,15 @@ def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> N
         _start(main, cfg, args)
         return
     on_gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=args.timeout))
+    # Started again, processes must not find the addresses that dead ones have left in the store.
+    store, rank, processes = next(dist.rendezvous("env://"))
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        store=dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store),
+        rank=rank,
+        world_size=processes,
+        timeout=timedelta(minutes=args.timeout),
+    )
     comm.create_local_process_group(here)
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -211,9 +233,10 @@ def _start(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
             main(cfg, args)
     except Exception as error:
         known = as_user_error(error, Path(cfg.OUTPUT_DIR))
-        if known is None or known is error:
+        # By its name, of no subclass, the launcher knows it in a traceback.
+        if known is None or type(error) is ZssError:
             raise
-        raise known from error
+        raise ZssError(str(known)) from error
 
 
 def _start_spawned(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -224,7 +247,9 @@ def _start_spawned(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 def _last_words(error: BaseException, folder: Path) -> tuple[str, int]:
     """What to print about the end of a run, and its exit status; nothing for a fault of ours."""
     signum = interrupt.signal_of(error)
-    if signum is not None:
+    # That the last checkpoint could not be written must not go under.
+    unsaved = "cannot be written" in str(error)
+    if signum is not None and not unsaved:
         return _stopped(signum, folder), 128 + signum
     # A worker process or loader hands its ZssError on as text inside another exception.
     if isinstance(error, ZssError) or f"{ZssError.__name__}: " in str(error):

@@ -8,13 +8,15 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from zss_d2.errors import ZssError, user_message
+from zss_d2.engine.failures import as_user_error
+from zss_d2.errors import user_message
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,8 @@ def _say_once(record: logging.LogRecord) -> None:
 def _without_traceback_of_bad_input(record: logging.LogRecord) -> bool:
     """What a user can mend is told in one line at the end; where it was noticed does not matter."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, ZssError):
-        record.msg, record.args = f"Training ended: {user_message(error)}", ()
+    known = as_user_error(error, Path()) if error is not None else None
+    if known is not None:
+        record.msg, record.args = f"Training ended: {user_message(known)}", ()
         record.exc_info, record.exc_text = None, None
     return True

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from zss_d2.config import default_config
-from zss_d2.config_rules import resume_changes
+from zss_d2.config_rules import ResumeChanges, resume_changes
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.errors import ZssError
 
@@ -72,8 +72,8 @@ def stored_training_state(path: Path) -> dict[str, Any]:
 
 def check_settings(
     cfg: CfgNode, state: Mapping[str, Any], checkpoint: str, allow_changes: bool
-) -> None:
-    """Compare the settings of a run with those it is to go on with, and log what changes.
+) -> ResumeChanges:
+    """Compare the settings of a run with those it is to go on with.
 
     Raises:
         ZssError: one changes that makes it another run, or the run ends before the checkpoint.
@@ -84,6 +84,17 @@ def check_settings(
             f"{checkpoint} belongs to a run with other settings: {_listed(changes.fixed)}; give "
             "them as they were, another OUTPUT_DIR, or --allow-changes"
         )
+    done = state["iteration"] + 1
+    if done > cfg.SOLVER.MAX_ITER:
+        raise ZssError(
+            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, but {checkpoint} has {done} iterations "
+            "behind it; raise it"
+        )
+    return changes
+
+
+def log_changes(changes: ResumeChanges) -> None:
+    """Say what holds from here on."""
     if changes.fixed:
         logger.warning(
             "This is no longer the run that was started: %s; it does not continue exactly",
@@ -91,12 +102,6 @@ def check_settings(
         )
     if changes.adjustable:
         logger.warning("From here on: %s", _listed(changes.adjustable))
-    done = state["iteration"] + 1
-    if done > cfg.SOLVER.MAX_ITER:
-        raise ZssError(
-            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, but {checkpoint} has {done} iterations "
-            "behind it; raise it"
-        )
 
 
 def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:

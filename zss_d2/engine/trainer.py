@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage, has_event_storage
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from zss_d2.config_rules import flatten
 from zss_d2.data.loader import build_train_loader
 from zss_d2.data.mapper import ZeroShotMapper
 from zss_d2.data.stream import ResumableLoader
+from zss_d2.data.worker_signals import UndisturbedLoader
 from zss_d2.engine import interrupt, optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.hooks import (
@@ -36,7 +36,8 @@ from zss_d2.engine.hooks import (
     MetricsWithoutGap,
     StopOnSignal,
 )
-from zss_d2.engine.resume import check_settings, rewind_metrics
+from zss_d2.engine.processes import share_buffers, wrap_for_processes
+from zss_d2.engine.resume import check_settings, log_changes, rewind_metrics
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
 from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
@@ -100,8 +101,10 @@ class ZeroShotTrainer(DefaultTrainer):
         try:
             with interrupt.deferred():
                 return super().train()
-        except interrupt.Interrupted:
-            self._save_at_once()
+        except BaseException:
+            # What a signal breaks may end otherwise, too.
+            if interrupt.requested() is not None:
+                self._save_at_once()
             raise
 
     def _save_at_once(self) -> None:
@@ -133,7 +136,7 @@ class ZeroShotTrainer(DefaultTrainer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Inverse of `state_dict`; of earlier versions' too, whose images start anew."""
+        """Inverse of `state_dict`, and of earlier versions'."""
         self._compare(state_dict)
         inner = dict(state_dict["_trainer"])
         inner["optimizer"] = optim.resumed_state(
@@ -149,7 +152,8 @@ class ZeroShotTrainer(DefaultTrainer):
         self._finished_iter = state_dict["iteration"]
         if state_dict.get("settings", {}).get("SEED") == self._settings["SEED"]:
             self._stream.seed = state_dict["seed"]
-        self._images_drawn = self._stream.position = state_dict.get("images_drawn", 0)
+        done = (state_dict["iteration"] + 1) * self.cfg.SOLVER.IMS_PER_BATCH
+        self._images_drawn = self._stream.position = state_dict.get("images_drawn", done)
         for name, part in with_memory(self.checkpointer.model).items():
             if name in state_dict.get("memory", {}):
                 part.restore_memory(state_dict["memory"][name])
@@ -158,9 +162,9 @@ class ZeroShotTrainer(DefaultTrainer):
         """Refuse or say where this run cannot be the one that the checkpoint is of."""
         where = f"the checkpoint in {self.cfg.OUTPUT_DIR}"
         if "settings" not in state:
-            logger.warning("%s is of an earlier version: the stream of images starts anew", where)
+            logger.warning("%s is of an earlier version: it does not go on exactly", where)
             return
-        check_settings(self.cfg, state, where, self._allow_changes)
+        log_changes(check_settings(self.cfg, state, where, self._allow_changes))
         if state["images"] != self._images and not self._allow_changes:
             raise ZssError(
                 f"{where} was trained on other images than DATASETS.TRAIN has now; restore them, "
@@ -242,7 +246,7 @@ class ZeroShotTrainer(DefaultTrainer):
 
     def _best_metric(self) -> float:
         results = flatten_results_dict(self._last_eval_results)
-        return float(results[self._best_name])
+        return float(results.get(self._best_name, math.nan))
 
     @property
     def _best_name(self) -> str:
@@ -278,7 +282,7 @@ class ZeroShotTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         mapper = ZeroShotMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return UndisturbedLoader(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ZeroShotSemSegEvaluator:
@@ -307,7 +311,7 @@ class ZeroShotTrainer(DefaultTrainer):
                 found by themselves during training.
         """
         share_buffers(model)
-        with interrupt.deferred(False):
+        with interrupt.deferred(), stopping_between_images(model):
             results = super().test(cfg, model, evaluators)
         names = cfg.DATASETS.TEST
         if names and comm.is_main_process():
@@ -324,6 +328,16 @@ class ZeroShotTrainer(DefaultTrainer):
         return results
 
 
+@contextmanager
+def stopping_between_images(model: nn.Module) -> Iterator[None]:
+    """A signal that has come ends an evaluation before the next image."""
+    hook = model.register_forward_pre_hook(lambda *_: interrupt.stop_if_requested())
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def with_memory(model: nn.Module) -> dict[str, nn.Module]:
     """Parts that remember, beside weights and buffers, what the next step depends on, by name.
 
@@ -331,36 +345,6 @@ def with_memory(model: nn.Module) -> dict[str, nn.Module]:
     the memory is the same on all processes.
     """
     return {name: m for name, m in model.named_modules() if hasattr(m, "restore_memory")}
-
-
-def wrap_for_processes(model: nn.Module) -> nn.Module:
-    """DistributedDataParallel if there are several processes, on GPU or CPU."""
-    if comm.get_world_size() == 1:
-        return model
-    on_gpu = next(model.parameters()).is_cuda
-    device_ids = [comm.get_local_rank()] if on_gpu else None
-    # Its name in newer versions of torch; the old one makes them warn.
-    known = inspect.signature(DistributedDataParallel).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(
-        model,
-        device_ids=device_ids,
-        find_unused_parameters=model.find_unused_parameters,
-        **{sync: False},
-    )
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of the first one, which are those that checkpoints hold.
-
-    In training the statistics of batch norm are each process's own; tested with them, every process
-    would score its share of the images with another model.
-    """
-    if comm.get_world_size() == 1:
-        return
-    for buffer in model.buffers():
-        if buffer.numel() > 0:
-            torch.distributed.broadcast(buffer, src=0)
 
 
 def compile_parts(model: nn.Module, backend: str) -> None:
