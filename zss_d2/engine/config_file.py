@@ -123,7 +123,8 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     overrides = pairs_of(args.opts)
     for key, value in overrides.items():
         set_value(cfg, key, value, "command line")
-    check_method(cfg.MODEL.META_ARCHITECTURE)
+    said = "MODEL.META_ARCHITECTURE" in overrides
+    check_method(cfg.MODEL.META_ARCHITECTURE, "" if said else f"{args.config_file}: ")
     validate_config(cfg, given=useless.union(overrides))
     # The config is written down for later, and read again from anywhere.
     cfg.DATASETS.CUSTOM = tuple(os.path.abspath(path) for path in cfg.DATASETS.CUSTOM)
@@ -151,8 +152,12 @@ def pairs_of(opts: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(map(str, opts[::2]), opts[1::2], strict=True))
 
 
-def check_method(name: str) -> None:
-    """Raise `ZssError` unless a method of that name is registered, here or by somebody else."""
+def check_method(name: str, source: str = "") -> None:
+    """Raise `ZssError` unless a method of that name is registered, here or by somebody else.
+
+    Args:
+        source: what the message starts with.
+    """
     methods = sorted(
         known for known, part in META_ARCH_REGISTRY if not part.__module__.startswith("detectron2.")
     )
@@ -162,7 +167,7 @@ def check_method(name: str) -> None:
     near = difflib.get_close_matches(name.replace("_", "").lower(), plain, n=1)
     meant = f" (did you mean {plain[near[0]]!r}?)" if near else ""
     raise ZssError(
-        f"MODEL.META_ARCHITECTURE is {shown(name)}, which is no method{meant}; use one of "
+        f"{source}MODEL.META_ARCHITECTURE is {shown(name)}, which is no method{meant}; use one of "
         f"{listed(methods, 20)}"
     )
 
