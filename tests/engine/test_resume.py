@@ -36,9 +36,7 @@ class KillAt(HookBase):
     def before_step(self) -> None:
         if self.trainer.iter == self.iteration and self.signum:
             os.kill(os.getpid(), self.signum)
-
-    def after_step(self) -> None:
-        if self.trainer.iter == self.iteration and not self.signum:
+        if self.trainer.iter == self.iteration + 1 and not self.signum:
             raise KeyboardInterrupt
 
 
