@@ -107,13 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = make_parser().parse_args(argv)
     check_different(args.configs)
-    logging.disable(logging.WARNING)  # random weights are meant here
     headers = ["config", "classes", "trained M", "params M", "tower G", "total G", "total / tower"]
     names = config_names(args.configs)
-    rows = [
-        row(config, name, args.opts, args.size)
-        for config, name in zip(args.configs, names, strict=True)
-    ]
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # random weights are meant here
+    try:
+        rows = [
+            row(config, name, args.opts, args.size)
+            for config, name in zip(args.configs, names, strict=True)
+        ]
+    finally:
+        logging.disable(before)
     # Names stay text, also one such as 007.yaml.
     options = {"tablefmt": "github", "disable_numparse": [0]}
     print(tabulate(rows, headers, floatfmt=("", "", *[".2f"] * 4, ".3f"), **options))
