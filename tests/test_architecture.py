@@ -12,6 +12,7 @@ ORDER = (
         "errors",
         "command_line",
         "random_streams",
+        "signals",
         "config_values",
         "yaml_file",
         "config_checks",

@@ -64,3 +64,16 @@ def run_check(capsys):
         return status, out, [line for line in err.splitlines() if line.startswith("error: ")]
 
     return call
+
+
+@pytest.fixture
+def prepare(prepare_voc, datasets, capsys):
+    """Run the command line on ``datasets``; gives (exit status, output, error stream)."""
+    shutil.rmtree(datasets / "zss")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = prepare_voc.run(["--workers", "1", *arguments])
+        return status, *capsys.readouterr()
+
+    return run

@@ -419,25 +419,12 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     return found
 
 
-@pytest.fixture
-def voc(datasets, prepare_voc, capsys):
-    """Prepare VOC with options; gives (exit status, output, error stream)."""
-    shutil.rmtree(datasets / "zss")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = prepare_voc.run(["--workers", "1", *arguments])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 @pytest.mark.parametrize("copy", [(), ("--copy",)])
 @pytest.mark.parametrize(
     "kind", ["plain", "turned", "late EXIF", "from the future", "16 bit", "transparent"]
 )
 def test_preparing_again_changes_nothing_for_every_input_that_is_accepted(
-    voc, datasets, kind, copy
+    prepare, datasets, kind, copy
 ):
     name = "toy_val_0001"
     photo = datasets / "VOC2012" / "JPEGImages" / f"{name}.jpg"
@@ -457,43 +444,43 @@ def test_preparing_again_changes_nothing_for_every_input_that_is_accepted(
         save(mask, labels.astype(np.uint16))
     elif kind == "transparent":
         save(photo, np.zeros((height, width, 4), np.uint8), format="PNG")
-    status, out, err = voc(*copy)
+    status, out, err = prepare(*copy)
     assert (status, "val: 5 prepared" in out) == (0, True), err
     before = snapshot(datasets / "zss")
-    status, out, err = voc(*copy)
+    status, out, err = prepare(*copy)
     assert (status, "val: 0 prepared, 5 were up to date" in out) == (0, True), out
     assert snapshot(datasets / "zss") == before
 
 
-def test_a_mask_that_was_exchanged_for_an_older_one_is_prepared_again(voc, datasets):
+def test_a_mask_that_was_exchanged_for_an_older_one_is_prepared_again(prepare, datasets):
     """What is unpacked from an archive is as old as the archive says."""
-    voc()
+    prepare()
     mask = datasets / "VOC2012" / "SegmentationClassAug" / "toy_val_0001.png"
     labels = np.array(Image.open(mask))
     save(mask, np.full_like(labels, 3))
     os.utime(mask, (1e9, 1e9))
-    assert "val: 1 prepared, 4 were up to date" in voc()[1]
+    assert "val: 1 prepared, 4 were up to date" in prepare()[1]
     prepared = Image.open(datasets / "zss/voc/annotations/val/toy_val_0001.png")
     assert set(np.unique(np.asarray(prepared))) == {2}
 
 
-def test_a_photo_that_was_exchanged_for_an_older_one_is_copied_again(voc, datasets):
-    voc("--copy")
+def test_a_photo_that_was_exchanged_for_an_older_one_is_copied_again(prepare, datasets):
+    prepare("--copy")
     photo = datasets / "VOC2012" / "JPEGImages" / "toy_val_0001.jpg"
     content = bytearray(photo.read_bytes())
     content[-30] ^= 1
     photo.write_bytes(content)
     os.utime(photo, (1e9, 1e9))
-    assert "val: 1 prepared, 4 were up to date" in voc("--copy")[1]
+    assert "val: 1 prepared, 4 were up to date" in prepare("--copy")[1]
     assert (datasets / "zss/voc/images/val/toy_val_0001.jpg").read_bytes() == bytes(content)
 
 
-def test_masks_without_a_record_of_their_origin_are_kept_and_said_to_be(voc, datasets):
-    voc()
+def test_masks_without_a_record_of_their_origin_are_kept_and_said_to_be(prepare, datasets):
+    prepare()
     path = datasets / "zss/voc/annotations/val/toy_val_0001.png"
     save(path, np.array(Image.open(path)))
     mine = path.read_bytes()
-    status, out, _ = voc()
+    status, out, _ = prepare()
     assert (status, "val: 0 prepared, 5 were up to date" in out) == (0, True)
     assert f"note: val: 1 masks in {path.parent} do not say what they were made from" in out
     assert path.read_bytes() == mine

@@ -17,19 +17,6 @@ from zss_d2.data.labels import remap
 from zss_d2.data.verify import check_split
 
 
-@pytest.fixture
-def prepare(prepare_voc, datasets, capsys):
-    """Run the command line on ``datasets``; gives (exit status, output, error stream)."""
-    shutil.rmtree(datasets / "zss")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = prepare_voc.run(["--workers", "1", *arguments])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def _errors(stream: str) -> list[str]:
     return [line for line in stream.splitlines() if line.startswith("error: ")]
 

@@ -11,9 +11,12 @@ from zss_d2.errors import ZssError
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "out/metrics.json"), "metrics.json: No"),
-        (OSError(errno.EROFS, "Read-only file system", "out/log.txt"), "log.txt: Read-only"),
-        (RuntimeError("PytorchStreamWriter failed writing file data/3"), "could not be written"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/metrics.json"), "the disk is full"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "out/log.txt"),
+            "log.txt: cannot be written",
+        ),
+        (OSError(errno.EACCES, "Permission denied", "a.png"), "a.png: Permission denied; check"),
         (torch.OutOfMemoryError("CUDA out of memory"), "lower SOLVER.IMS_PER_BATCH"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "NUM_WORKERS"),
         (RuntimeError("unable to allocate: bus error"), "--shm-size"),
@@ -32,7 +35,8 @@ def test_known_failures_are_one_line(error, said, tmp_path):
 
 def test_a_full_disk_is_told_with_the_space_that_is_left(tmp_path):
     error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "not/there/yet"))
-    assert "MiB free there); make room" in str(as_user_error(error, Path("elsewhere")))
+    assert "the disk is full (" in (line := str(as_user_error(error, Path("elsewhere"))))
+    assert "MiB free); make room" in line
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "none", "x.json")])

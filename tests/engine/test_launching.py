@@ -10,7 +10,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from tests.conftest import TINY_CONFIG
 from zss_d2.engine import argument_parser, run
-from zss_d2.engine.launching import check_devices, check_meeting_point
+from zss_d2.engine.launching import check_devices, check_meeting_point, check_switches
 from zss_d2.errors import ZssError
 
 
@@ -131,7 +131,11 @@ def test_a_port_that_is_in_use_is_named():
             1,
             r"error: rank 1 \(process 4711\): ValueError: a bug",
         ),
-        (OSError(28, "No space left on device", "log.txt"), 2, "error: log.txt: No space left"),
+        (
+            OSError(28, "No space left on device", "log.txt"),
+            2,
+            "error: log.txt: .* the disk is full",
+        ),
     ],
 )
 def test_whatever_ends_a_run_is_one_line(error, status, said, capsys):
@@ -172,12 +176,17 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("timeout", math.nan), ("timeout", 0.0), ("dist_url", "foo"), ("dist_url", "tcp://a:99999")],
+    [
+        *(("timeout", math.nan), ("timeout", 0.0), ("dist_url", "foo")),
+        *(("dist_url", "tcp://a:99999"), ("allow_changes", True), ("overwrite", True)),
+    ],
 )
-def test_where_and_how_long_processes_wait_is_checked_first(name, value):
+def test_switches_and_addresses_are_checked_first(name, value):
     args = arguments(num_gpus=2)
+    args.eval_only = name == "overwrite"
     setattr(args, name, value)
-    with pytest.raises(ZssError, match=f"--{name.replace('_', '-')} is "):
+    with pytest.raises(ZssError, match=f"--{name.replace('_', '-')} (is|has an effect with) "):
+        check_switches(args)
         check_meeting_point(args)
 
 

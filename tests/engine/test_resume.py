@@ -276,12 +276,14 @@ def test_training_anew_where_a_run_has_been_needs_a_switch(begun, tmp_path):
     (folder / "model_final.pth").unlink()
     with pytest.raises(ZssError, match="holds checkpoints of a run"):
         require_folder_for_training(cfg, overwrite=False, **switches)
-    (folder / "notes.txt").write_text("mine")
+    mine = [folder / name for name in ("notes.txt", "model_of_mine.pth", "model_3_tuned.pth")]
+    for path in mine:
+        path.write_text("mine")
     require_folder_for_training(cfg, overwrite=True, **switches)
     left = {path.name for path in folder.iterdir()}
     assert not {"last_checkpoint", "metrics.json"} & left
-    assert not [name for name in left if name.startswith("model_")]
-    assert "notes.txt" in left
+    assert all(path.exists() for path in mine)
+    assert not [name for name in left - {p.name for p in mine} if name.startswith("model_")]
     require_folder_for_training(cfg, overwrite=False, **switches)
 
 

@@ -30,7 +30,7 @@ def output(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(sweep_run, "SAME_SIGNAL_S", 0.0)
     # Two jobs have a core each, also where there is only one.
     cores = (sorted(os.sched_getaffinity(0)) * 2)[:2]
-    monkeypatch.setattr(sweep_slots, "_cores", lambda: cores)
+    monkeypatch.setattr(sweep_slots, "cpu_cores", lambda: cores)
     return tmp_path / "output"
 
 

@@ -75,4 +75,4 @@ def test_systems_without_affinity_share_out_threads(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert [slot.threads for slot in share_out(2, 1, ["cpu"])] == [3, 3]
-    assert sweep_slots._cores() == [*range(6)]
+    assert sweep_slots.cpu_cores() == [*range(6)]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import ParamSpec
 
 from zss_d2.errors import command
+from zss_d2.signals import handled_by, name_of
 
 P = ParamSpec("P")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stopped(BaseException):
@@ -42,7 +39,7 @@ def data_command(function: Callable[P, int]) -> Callable[P, int]:
                 return shielded(*args, **kwargs)
         except _Stopped as stop:
             print(
-                f"error: stopped by {signal.Signals(stop.signum).name}; run the same command again "
+                f"error: stopped by {name_of(stop.signum)}; run the same command again "
                 "to go on, finished files are kept",
                 file=sys.stderr,
             )
@@ -54,9 +51,6 @@ def data_command(function: Callable[P, int]) -> Callable[P, int]:
 @contextmanager
 def _listening() -> Iterator[None]:
     """Turn signals into `_Stopped` inside; only a main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     owner, stopping = os.getpid(), False
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -67,9 +61,5 @@ def _listening() -> Iterator[None]:
         stopping = True
         raise _Stopped(signum)
 
-    before = {signum: signal.signal(signum, handle) for signum in _SIGNALS}
-    try:
+    with handled_by(handle):
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

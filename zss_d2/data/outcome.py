@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from zss_d2.data.benchmark import Split
 from zss_d2.errors import ZssError
+from zss_d2.signals import STOPPING
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def run_parallel(
 
 def _begin_worker() -> None:
     """Leave it to the parent process to end: a terminal sends signals to all at once."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in STOPPING:
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

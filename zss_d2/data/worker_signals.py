@@ -14,7 +14,8 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
-_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+from zss_d2.signals import STOPPING
+
 _installed = False
 
 
@@ -35,7 +36,7 @@ class UndisturbedLoader:
         if not hasattr(signal, "sigwaitinfo"):
             return iter(self.loader)
         # Workers inherit what is blocked; to the main process it comes a moment later.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             return iter(self.loader)
         finally:

@@ -241,7 +241,12 @@ def _reporting(path: Path) -> Iterator[None]:
         about = error.filename
         if isinstance(about, (str, os.PathLike)) and not _concerns(Path(about), path):
             raise
-        raise WriteError(f"{path}: cannot be written, {_reason(error, path)}") from error
+        raise write_error(error, path) from error
+
+
+def write_error(error: OSError, path: Path) -> WriteError:
+    """What is in the way of writing ``path``, in one line."""
+    return WriteError(f"{path}: cannot be written, {_reason(error, path)}")
 
 
 def _concerns(about: Path, path: Path) -> bool:

@@ -1,15 +1,20 @@
-"""What goes wrong while a run is under way, in one line with a remedy."""
+"""How a run ends that does not end well: in one line, with a remedy."""
 
 from __future__ import annotations
 
 import errno
 import re
-import shutil
+import sys
 from pathlib import Path
 
 import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from zss_d2.errors import ZssError
+from zss_d2.data.writing import write_error
+from zss_d2.engine import interrupt
+from zss_d2.engine.last_checkpoint import POINTER
+from zss_d2.errors import ZssError, user_message
+from zss_d2.signals import name_of
 
 # What libraries say where no exception of its own tells it -> what to tell the user.
 _KNOWN = (
@@ -40,13 +45,9 @@ _KNOWN = (
         "--resume",
     ),
 )
-_OF_DISKS = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EIO")
-    if hasattr(errno, name)
-}
-# Of torch.save, which hides what the system has said.
-_WRITER_FAILED = re.compile(r"PytorchStreamWriter failed|inline_container|basic_ios::clear")
+# What can only have met somebody who was writing, and what may have met anybody.
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_ANY = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 
 
 def as_user_error(error: BaseException, folder: Path) -> ZssError | None:
@@ -57,17 +58,16 @@ def as_user_error(error: BaseException, folder: Path) -> ZssError | None:
     """
     if isinstance(error, ZssError):
         return error
-    if isinstance(error, OSError) and error.errno in _OF_DISKS:
-        return ZssError(_of_disk(error.strerror or str(error), Path(error.filename or folder)))
+    if isinstance(error, OSError) and error.errno in _WRITING:
+        return write_error(error, Path(error.filename or folder))
+    if isinstance(error, OSError) and error.errno in _ANY:
+        return ZssError(f"{user_message(error)}; check the file, its permissions and the disk")
     if isinstance(error, torch.OutOfMemoryError):
         return ZssError(
             "the GPU has too little memory; lower SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE, set "
             "MODEL.AUTOCAST bfloat16, or for tests TEST.SLIDE.BATCH 1"
         )
-    text = str(error)
-    if isinstance(error, RuntimeError) and _WRITER_FAILED.search(text):
-        return ZssError(_of_disk("a checkpoint could not be written", folder))
-    remedy = known_remedy(text)
+    remedy = known_remedy(str(error))
     return ZssError(remedy) if remedy and isinstance(error, (RuntimeError, OSError)) else None
 
 
@@ -76,10 +76,38 @@ def known_remedy(text: str) -> str:
     return next((remedy for pattern, remedy in _KNOWN if re.search(pattern, text)), "")
 
 
-def _of_disk(reason: str, path: Path) -> str:
-    place = next(p for p in (path, *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free / 2**20
-    return (
-        f"{path}: {reason} ({free:.0f} MiB free there); make room or give another OUTPUT_DIR; "
-        "earlier checkpoints are whole, go on with --resume"
-    )
+def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
+    """What to print about the end of a run, and its exit status; nothing for a fault of ours."""
+    signum = interrupt.signal_of(error)
+    # That the last checkpoint could not be written must not go under.
+    unsaved = "cannot be written" in str(error)
+    if signum is not None and not unsaved:
+        return _stopped(signum, folder), 128 + signum
+    # A worker process or loader hands its ZssError on as text inside another exception.
+    if isinstance(error, ZssError) or f"{ZssError.__name__}: " in str(error):
+        return f"error: {user_message(error)}", 2
+    if isinstance(error, ProcessExitedException):
+        cause = error.signal_name or f"exit status {error.exit_code}"
+        return (
+            f"error: rank {error.error_index} (process {error.error_pid}) was ended by {cause}, "
+            "by hand, by a scheduler or for lack of memory; go on with --resume",
+            1,
+        )
+    if isinstance(error, ProcessRaisedException):
+        text = str(error).strip()
+        reason = known_remedy(text) or text.splitlines()[-1]
+        if not known_remedy(text):
+            print(text, file=sys.stderr)
+        return f"error: rank {error.error_index} (process {error.error_pid}): {reason}", 1
+    if (known := as_user_error(error, folder)) is not None:
+        return f"error: {known}", 2
+    return "", 1
+
+
+def _stopped(signum: int, folder: Path) -> str:
+    name = name_of(signum)
+    try:
+        last = (folder / POINTER).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return f"stopped by {name}; {folder} holds no checkpoint"
+    return f"stopped by {name}; the last checkpoint is {folder / last}, go on with --resume"

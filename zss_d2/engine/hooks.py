@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,13 +15,13 @@ from detectron2.utils.events import EventStorage, EventWriter
 
 from zss_d2.engine import interrupt
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
+from zss_d2.engine.last_checkpoint import BEST, FINAL, numbered_checkpoints
 from zss_d2.engine.resume import read_metrics, rewind_metrics
 
 logger = logging.getLogger(__name__)
 
 # Iterations over which metrics are smoothed, by Detectron2.
 WINDOW = 20
-_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
 
 
 class Checkpoints(HookBase):
@@ -48,7 +47,7 @@ class Checkpoints(HookBase):
         if done % self.period == 0 or overdue:
             self.save()
         if done == self.trainer.max_iter:
-            self.checkpointer.save("model_final", iteration=self.trainer.iter)
+            self.checkpointer.save(Path(FINAL).stem, iteration=self.trainer.iter)
             self._saved_iteration = self.trainer.iter
 
     def save(self) -> None:
@@ -58,11 +57,7 @@ class Checkpoints(HookBase):
             return
         self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         self._saved_iteration, self._saved_at = iteration, time.monotonic()
-        numbered = {
-            int(match[1]): path
-            for path in Path(self.checkpointer.save_dir).iterdir()
-            if (match := _NUMBERED.fullmatch(path.name))
-        }
+        numbered = numbered_checkpoints(Path(self.checkpointer.save_dir))
         for old in sorted(numbered)[: -self.keep] if self.keep else ():
             numbered[old].unlink(missing_ok=True)
 
@@ -126,7 +121,7 @@ class BestCheckpoint(HookBase):
             logger.info("%s %.4g is the best so far", self.name, value)
             # After the last step, upstream counts one on.
             iteration = min(self.trainer.iter, self.trainer.max_iter - 1)
-            self.checkpointer.save("model_best", iteration=iteration)
+            self.checkpointer.save(Path(BEST).stem, iteration=iteration)
 
 
 class MetricsWithoutGap(HookBase):

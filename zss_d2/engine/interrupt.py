@@ -2,8 +2,8 @@
 
 During training and evaluation the first signal only asks for a stop, which comes behind the
 iteration or the image, and the trainer saves a checkpoint. At any other time it ends the process at
-once, and so does a second signal at any time. The exit status
-is 128 + the signal's number, as shells have it.
+once, and so does a second signal at any time. The exit status is 128 + the signal's number, as
+shells have it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from types import FrameType
 
 from torch.multiprocessing import ProcessExitedException
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-EXIT_STATUSES = tuple(128 + signum for signum in SIGNALS)
-# One Ctrl-C reaches a process twice where its launcher hands it on.
-SAME_SIGNAL_S = 1.0
+from zss_d2.signals import SAME_SIGNAL_S, STOPPING, handled_by
+
+EXIT_STATUSES = tuple(128 + signum for signum in STOPPING)
 
 
 class Interrupted(SystemExit):
@@ -48,16 +47,9 @@ _stop = _Stop()
 @contextmanager
 def listening() -> Iterator[None]:
     """Let this process handle signals as the module says; only a main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     _stop.signum, _stop.deferred = None, False
-    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
-    try:
+    with handled_by(_handle):
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -119,11 +111,6 @@ def signal_of(error: BaseException) -> int | None:
     if isinstance(error, ProcessExitedException) and error.exit_code in EXIT_STATUSES:
         return error.exit_code - 128
     return requested() if isinstance(error, Exception) else None
-
-
-def name_of(signum: int) -> str:
-    """Such as SIGTERM."""
-    return signal.Signals(signum).name
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoint a folder is resumed from: what its file ``last_checkpoint`` names."""
+"""The checkpoints of a folder, and which it is resumed from: what ``last_checkpoint`` names."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 POINTER = "last_checkpoint"
 FINAL = "model_final.pth"
+BEST = "model_best.pth"
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 # More than any file name; what is longer is no pointer.
 _LONGEST = 1024
@@ -54,13 +55,25 @@ def find_last_checkpoint(folder: Path) -> Path | None:
     return path
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """``model_final.pth`` or the ``model_<iteration>.pth`` of the last iteration; None: neither."""
-    numbered = {
+def numbered_checkpoints(folder: Path) -> dict[int, Path]:
+    """{iteration: ``model_<iteration>.pth``}."""
+    return {
         int(match[1]): path
         for path in folder.glob("model_*.pth")
         if (match := _NUMBERED.fullmatch(path.name)) and path.is_file()
     }
+
+
+def checkpoints_of_runs(folder: Path) -> list[Path]:
+    """What trainings write under names of their own: all checkpoints and the pointer."""
+    named = [folder / name for name in (FINAL, BEST, POINTER)]
+    there = [path for path in named if path.is_file() or path.is_symlink()]
+    return [*numbered_checkpoints(folder).values(), *there]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """``model_final.pth`` or the ``model_<iteration>.pth`` of the last iteration; None: neither."""
+    numbered = numbered_checkpoints(folder)
     last = max(numbered, default=-1)
     final = folder / FINAL
     if final.is_file() and _stored_iteration(final) >= last:
@@ -76,14 +89,21 @@ def iteration_of(checkpoint: Mapping[str, Any]) -> int | None:
     return iteration if isinstance(iteration, int) else None
 
 
+def peek(path: Path) -> dict[str, Any]:
+    """A checkpoint whose weights are mapped, not read.
+
+    Empty where it cannot be read, which loading it then explains.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # torch lets errors of many kinds through
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _stored_iteration(path: Path) -> int:
     """-1 where the file cannot be read."""
-    try:
-        # Mapped, not read: the weights are not needed here.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        iteration = iteration_of(content)
-    except Exception:  # torch lets errors of many kinds through
-        return -1
+    iteration = iteration_of(peek(path))
     return -1 if iteration is None else iteration
 
 

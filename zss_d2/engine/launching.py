@@ -21,15 +21,14 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, default_argument_parser, launch
 from detectron2.utils import comm
 from torch import distributed as dist
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from zss_d2.data.custom import register_custom
 from zss_d2.engine import interrupt
 from zss_d2.engine.config_file import check_arguments, check_device, load_config
-from zss_d2.engine.failures import as_user_error, known_remedy
+from zss_d2.engine.failures import as_user_error, last_words
 from zss_d2.engine.output_folder import claim
 from zss_d2.engine.resume import require_folder_for_training
-from zss_d2.errors import ZssError, user_message
+from zss_d2.errors import ZssError
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
@@ -70,9 +69,11 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def cpu_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cpu_cores() -> list[int]:
+    """Numbers of the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> None:
@@ -90,7 +91,7 @@ def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> 
                 f"{gpus} GPUs; use at most --num-gpus {gpus}"
             )
         return
-    cores = cpu_cores()
+    cores = len(cpu_cores())
     if processes > cores and not oversubscribe:
         raise ZssError(
             f"--num-gpus {processes}: MODEL.DEVICE is {cfg.MODEL.DEVICE} and this machine has "
@@ -98,10 +99,20 @@ def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> 
         )
 
 
-def check_meeting_point(args: argparse.Namespace) -> None:
-    """Raise `ZssError` if the processes cannot meet at ``--dist-url``."""
+def check_switches(args: argparse.Namespace) -> None:
+    """Raise `ZssError` for switches of `argument_parser` that would have no effect, or no sense."""
+    for flag, useless, effect in (
+        ("--allow-changes", args.allow_changes and not args.resume, "--resume"),
+        ("--overwrite", args.overwrite and args.eval_only, "a training"),
+    ):
+        if useless:
+            raise ZssError(f"{flag} has an effect with {effect} only; leave it out")
     if not 0 < args.timeout < math.inf:
         raise ZssError(f"--timeout is {args.timeout:g}; give minutes, more than 0")
+
+
+def check_meeting_point(args: argparse.Namespace) -> None:
+    """Raise `ZssError` if the processes cannot meet at ``--dist-url``."""
     if args.num_machines * args.num_gpus == 1 or args.dist_url == "auto":
         return
     try:
@@ -141,11 +152,12 @@ def run(main: Main, args: argparse.Namespace) -> None:
     try:
         with interrupt.listening():
             check_arguments(args)
+            check_switches(args)
             cfg = load_config(args)
             folder = Path(cfg.OUTPUT_DIR)
             (_run_under_torchrun if under_torchrun() else _launch)(main, cfg, args)
     except (Exception, interrupt.Interrupted) as error:
-        line, status = _last_words(error, folder)
+        line, status = last_words(error, folder)
         if not line:
             raise
         print(line, file=sys.stderr)
@@ -173,10 +185,11 @@ def _launch(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    if (args.num_gpus, args.num_machines, args.machine_rank) != (1, 1, 0):
+    given = args.num_gpus, args.num_machines, args.machine_rank, args.dist_url
+    if given != (1, 1, 0, "auto"):
         raise ZssError(
-            "torchrun says how many processes and machines there are; leave out --num-gpus, "
-            "--num-machines and --machine-rank"
+            "torchrun says how many processes and machines there are and where they meet; leave "
+            "out --num-gpus, --num-machines, --machine-rank and --dist-url"
         )
     check_devices(cfg, here, args.oversubscribe)
     # A run that torchrun starts again after a failure goes on.
@@ -226,7 +239,7 @@ def _start(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     register_custom(cfg.DATASETS.CUSTOM)
     if args.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu":
-        torch.set_num_threads(max(1, cpu_cores() // args.num_gpus))
+        torch.set_num_threads(max(1, len(cpu_cores()) // args.num_gpus))
     try:
         # Whoever writes has the lock: a launcher may be killed before its processes.
         with claim(Path(cfg.OUTPUT_DIR)) if comm.is_main_process() else nullcontext():
@@ -242,43 +255,6 @@ def _start(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
 def _start_spawned(main: Main, cfg: CfgNode, args: argparse.Namespace) -> None:
     with interrupt.listening():
         _start(main, cfg, args)
-
-
-def _last_words(error: BaseException, folder: Path) -> tuple[str, int]:
-    """What to print about the end of a run, and its exit status; nothing for a fault of ours."""
-    signum = interrupt.signal_of(error)
-    # That the last checkpoint could not be written must not go under.
-    unsaved = "cannot be written" in str(error)
-    if signum is not None and not unsaved:
-        return _stopped(signum, folder), 128 + signum
-    # A worker process or loader hands its ZssError on as text inside another exception.
-    if isinstance(error, ZssError) or f"{ZssError.__name__}: " in str(error):
-        return f"error: {user_message(error)}", 2
-    if isinstance(error, ProcessExitedException):
-        cause = error.signal_name or f"exit status {error.exit_code}"
-        return (
-            f"error: rank {error.error_index} (process {error.error_pid}) was ended by {cause}, "
-            "by hand, by a scheduler or for lack of memory; go on with --resume",
-            1,
-        )
-    if isinstance(error, ProcessRaisedException):
-        text = str(error).strip()
-        reason = known_remedy(text) or text.splitlines()[-1]
-        if not known_remedy(text):
-            print(text, file=sys.stderr)
-        return f"error: rank {error.error_index} (process {error.error_pid}): {reason}", 1
-    if (known := as_user_error(error, folder)) is not None:
-        return f"error: {known}", 2
-    return "", 1
-
-
-def _stopped(signum: int, folder: Path) -> str:
-    name = interrupt.name_of(signum)
-    try:
-        last = (folder / "last_checkpoint").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return f"stopped by {name}; {folder} holds no checkpoint"
-    return f"stopped by {name}; the last checkpoint is {folder / last}, go on with --resume"
 
 
 def _children() -> list[int]:

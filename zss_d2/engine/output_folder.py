@@ -59,6 +59,7 @@ def claim(folder: Path) -> Iterator[None]:
 
 def _lock(file: IO[str], path: Path) -> None:
     if fcntl is None:
+        _warn_without_locks(path)
         return
     start, said = time.monotonic(), False
     while True:
@@ -75,7 +76,15 @@ def _lock(file: IO[str], path: Path) -> None:
                 said = True
             time.sleep(0.2)
         except OSError:  # a file system without locks
+            _warn_without_locks(path)
             return
+
+
+def _warn_without_locks(path: Path) -> None:
+    print(
+        f"warning: there are no locks in {path.parent}; see to it yourself that one run uses it",
+        file=sys.stderr,
+    )
 
 
 def _in_use(path: Path) -> str:

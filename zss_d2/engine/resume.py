@@ -8,18 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from torch import nn
 
 from zss_d2.config import default_config
 from zss_d2.config_rules import ResumeChanges, resume_changes
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
+from zss_d2.engine.last_checkpoint import FINAL, checkpoints_of_runs, peek
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
-
-FINAL = "model_final.pth"
 
 
 def require_folder_for_training(
@@ -44,8 +42,8 @@ def require_folder_for_training(
                 check_settings(cfg, state, path, allow_changes)
         return
     folder = Path(cfg.OUTPUT_DIR)
-    weights = [*folder.glob("model_*.pth"), *folder.glob("last_checkpoint")]
-    if not weights:
+    written = checkpoints_of_runs(folder)
+    if not written:
         return
     if not overwrite:
         what = "a finished run" if (folder / FINAL).exists() else "checkpoints of a run"
@@ -53,21 +51,14 @@ def require_folder_for_training(
             f"OUTPUT_DIR {folder} holds {what}; give another OUTPUT_DIR, --resume to go on with "
             "that run, or --overwrite to replace it"
         )
-    for path in [*weights, folder / "metrics.json"]:
+    for path in [*written, folder / "metrics.json"]:
         path.unlink(missing_ok=True)
 
 
 def stored_training_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint knows of its run, of which `ZeroShotTrainer.state_dict` tells.
-
-    Empty where it cannot be read, which loading it then explains.
-    """
-    try:
-        # Mapped, not read: the weights are not needed here.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return content["trainer"]
-    except Exception:  # torch lets errors of many kinds through
-        return {}
+    """What a checkpoint knows of its run, of which `ZeroShotTrainer.state_dict` tells."""
+    state = peek(path).get("trainer")
+    return state if isinstance(state, dict) else {}
 
 
 def check_settings(

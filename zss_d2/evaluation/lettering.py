@@ -24,6 +24,11 @@ from matplotlib.legend import Legend
 from zss_d2.evaluation.text import one_line, shorten
 
 logger = logging.getLogger(__name__)
+# A missing weight matters only for fonts that are then used. A filter, as a level that is set for a
+# while would be set for all threads.
+logging.getLogger("matplotlib.font_manager").addFilter(
+    lambda record: "Failed to find font weight" not in record.msg
+)
 
 # Width of the name of a class or a run in a figure, letters.
 LABEL_WIDTH = 28
@@ -139,13 +144,7 @@ def _covered(family: str, characters: frozenset[str]) -> frozenset[str]:
 
 def _files(family: str) -> list[str]:
     """The files that Matplotlib takes for a family in `WEIGHTS`."""
-    log = logging.getLogger("matplotlib.font_manager")
-    level = log.level
-    log.setLevel(logging.ERROR)  # a missing weight matters only for fonts that are then used
-    try:
-        return [findfont(FontProperties(family=family, weight=weight)) for weight in WEIGHTS]
-    finally:
-        log.setLevel(level)
+    return [findfont(FontProperties(family=family, weight=weight)) for weight in WEIGHTS]
 
 
 def _face(path: str) -> dict[str, int]:

@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 import zss_d2
 from zss_d2.errors import ZssError, user_message
 from zss_d2.evaluation.text import one_line
+from zss_d2.signals import SAME_SIGNAL_S, STOPPING, handled_by, name_of
 from zss_d2.tools.sweep_plan import Run
 from zss_d2.tools.sweep_slots import Slot
 from zss_d2.tools.sweep_state import finished
@@ -30,8 +31,6 @@ PROGRESS = ("eta: ", "Inference done")
 INTERRUPTED = "interrupted"
 LOG = "console.txt"
 POLL_S = 0.2
-# A signal that comes twice within this time was sent once, to a group and to its members.
-SAME_SIGNAL_S = 1.0
 # What a failed run has started may go on for so long, and a run that is ended because the sweep has
 # failed, to save a checkpoint.
 LAST_SECONDS = 5.0
@@ -81,7 +80,7 @@ class Execution:
         """Execute what is waiting; returns when no run is left running."""
         if not self._slots:
             return
-        with _handling(self._note), ThreadPoolExecutor(len(self._slots)) as pool:
+        with handled_by(self._note, _signals()), ThreadPoolExecutor(len(self._slots)) as pool:
             threads = [pool.submit(self._work, slot) for slot in self._slots]
             while wait(threads, timeout=POLL_S).not_done:
                 broken = any(thread.done() and thread.exception() for thread in threads)
@@ -102,7 +101,7 @@ class Execution:
                 for process in self._running.values():
                     process.terminate()
             if self._signals:
-                name = signal.Signals(self._signals[0][1]).name
+                name = name_of(self._signals[0][1])
                 _say(
                     f"{name}: {len(self._running)} running end with a checkpoint; another signal "
                     "kills them"
@@ -218,7 +217,7 @@ def _follow(process: subprocess.Popen, log: Path, begin: int, prefix: str) -> li
 def _reason(status: int, words: Sequence[str]) -> str:
     """Why a process failed, by its exit status and its last lines."""
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        return f"killed by {name_of(-status)}"
     errors = [line for line in words if line.startswith("error: ")]
     last = (errors or words or [f"exit status {status}, without a word"])[-1]
     return one_line(last.removeprefix("error: "))
@@ -248,21 +247,11 @@ def _kill_group(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-@contextmanager
-def _handling(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Hand signals to ``note`` inside, if this is the main thread, which alone can get them."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            signum = getattr(signal, name, None)
-            # nohup has SIGHUP ignored.
-            if signum is not None and signal.getsignal(signum) is not signal.SIG_IGN:
-                before[signum] = signal.signal(signum, note)
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+def _signals() -> list[int]:
+    """Those that stop a sweep; under nohup SIGHUP is ignored, and stays so."""
+    hangup = getattr(signal, "SIGHUP", None)
+    heard = hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN
+    return [*STOPPING, *([hangup] if heard else [])]
 
 
 def _say(line: str) -> None:

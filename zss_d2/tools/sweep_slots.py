@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from zss_d2.engine.launching import cpu_cores
 from zss_d2.errors import ZssError
 
 
@@ -53,7 +54,7 @@ def share_out(jobs: int, num_gpus: int, devices: Collection[str]) -> list[Slot]:
         ZssError: there are fewer GPUs or cores than that needs, or no telling which are used.
     """
     on_gpu = [device for device in devices if device.startswith("cuda")]
-    cores = _cores()
+    cores = cpu_cores()
     if on_gpu:
         gpus = _visible_gpus()
         _require(jobs, num_gpus, len(gpus), "GPUs")
@@ -90,12 +91,6 @@ def _require(jobs: int, num_gpus: int, there: int, what: str) -> None:
 def _part(items: Sequence[int], index: int, parts: int) -> Sequence[int]:
     """One of ``parts`` pieces of equal length, or one longer."""
     return items[len(items) * index // parts : len(items) * (index + 1) // parts]
-
-
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _visible_gpus() -> list[str]:
