@@ -312,3 +312,14 @@ def test_settings_scaled_to_another_number_of_processes_are_another_run(begun, t
     cfg = begun("SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_ITER", 8)
     with pytest.raises(ZssError, match="SOLVER.IMS_PER_BATCH was 8 and is 4"):
         train(cfg, tmp_path / "run")
+
+
+def test_a_run_without_a_seed_keeps_the_one_it_has_drawn(toy_voc, make_cfg, tmp_path, monkeypatch):
+    def cfg(iterations: int) -> CfgNode:
+        loader = ("DATALOADER.NUM_WORKERS", 0, "DATASETS.TEST", ())
+        return make_cfg("SEED", -1, "SOLVER.MAX_ITER", iterations, *loader)
+
+    for number, iterations in ((7, 1), (8, 2)):
+        monkeypatch.setattr("detectron2.utils.comm.shared_random_seed", lambda seed=number: seed)
+        train(cfg(iterations), tmp_path / "run")
+    assert stored_training_state(tmp_path / "run/model_final.pth")["seed"] == 7
