@@ -54,7 +54,7 @@ demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a pictur
 	  --output output/demo/report
 
 test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 test-upstream: $(READY) ## run the contract suite on a checkout of upstream Detectron2, if at hand
 	@VENV=$(VENV) TEST_PROCESSES=$(TEST_PROCESSES) .ci/upstream

@@ -90,6 +90,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "model_final.pth", weights_only=True)["model"]
 
 
+def assert_no_traceback(folder: Path) -> None:
+    """A stop is an ordinary end on every rank."""
+    for log in folder.glob("log.txt*"):
+        assert "Traceback" not in log.read_text(), log
+
+
 @pytest.fixture(scope="module")
 def undisturbed(voc_root, tmp_path_factory) -> dict[str, torch.Tensor]:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -116,6 +122,7 @@ def test_a_run_of_two_processes_survives_being_killed(
     os.killpg(process.pid, signal.SIGTERM)
     status, said = finish(process)
     assert status == 143 or (launcher is TORCHRUN and status != 0), said
+    assert_no_traceback(tmp_path)
     assert not (tmp_path / "model_final.pth").exists()
 
     assert finish(start(launcher, voc_root, tmp_path, *loader))[0] == 0
@@ -158,6 +165,7 @@ def test_a_launcher_that_is_killed_takes_its_processes_along(voc_root, tmp_path)
     status, _ = finish(process)
     assert status == -signal.SIGKILL
     assert (tmp_path / "last_checkpoint").exists()
+    assert_no_traceback(tmp_path)
 
 
 def test_a_signal_to_all_processes_in_an_evaluation_loses_nothing(voc_root, tmp_path):

@@ -109,5 +109,5 @@ def test_every_process_stops_where_one_has_got_a_signal(monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda own: [own, None, 15])
     with pytest.raises(interrupt.Interrupted) as stopped:
         hook.after_step()
-    assert stopped.value.code == 143
+    assert (stopped.value.code, stopped.value.saved) == (143, True)
     assert saved

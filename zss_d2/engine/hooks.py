@@ -65,7 +65,7 @@ class Checkpoints(HookBase):
 class StopOnSignal(HookBase):
     """Ends the training after an iteration in which any process has got a signal.
 
-    All processes leave at the same iteration, after ``save`` has been called.
+    All processes leave at the same iteration, after rank 0 has called ``save``.
     """
 
     def __init__(self, save: Callable[[], None]):
@@ -74,9 +74,10 @@ class StopOnSignal(HookBase):
     def after_step(self) -> None:
         signals = [signum for signum in comm.all_gather(interrupt.requested()) if signum]
         if signals:
-            self.save()
+            if comm.is_main_process():
+                self.save()
             comm.synchronize()
-            raise interrupt.Interrupted(signals[0])
+            raise interrupt.Interrupted(signals[0], saved=True)
 
 
 class BestCheckpoint(HookBase):

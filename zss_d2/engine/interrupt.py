@@ -24,11 +24,16 @@ EXIT_STATUSES = tuple(128 + signum for signum in STOPPING)
 
 
 class Interrupted(SystemExit):
-    """A signal ended the run. Like KeyboardInterrupt it is no ``Exception``."""
+    """A signal ended the run. Like KeyboardInterrupt it is no ``Exception``.
 
-    def __init__(self, signum: int):
+    Args:
+        saved: a checkpoint is written, and all processes know it.
+    """
+
+    def __init__(self, signum: int, saved: bool = False):
         super().__init__(128 + signum)
         self.signum = signum
+        self.saved = saved
 
 
 class _Stop:

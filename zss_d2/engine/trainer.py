@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 import weakref
 from collections import OrderedDict
@@ -101,9 +102,9 @@ class ZeroShotTrainer(DefaultTrainer):
         try:
             with interrupt.deferred():
                 return super().train()
-        except BaseException:
+        except BaseException as error:
             # What a signal breaks may end otherwise, too.
-            if interrupt.requested() is not None:
+            if interrupt.requested() is not None and not getattr(error, "saved", False):
                 self._save_at_once()
             raise
 
@@ -113,7 +114,9 @@ class ZeroShotTrainer(DefaultTrainer):
         They cannot agree on a point of time: an evaluation is broken off wherever each of them is.
         """
         if not comm.is_main_process():
-            time.sleep(SAVING_S)
+            launcher, end = os.getppid(), time.monotonic() + SAVING_S
+            while os.getppid() == launcher and time.monotonic() < end:
+                time.sleep(0.2)
         elif self._finished_iter == self.iter:
             self._checkpoints.save()
 
