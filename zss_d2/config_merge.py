@@ -36,12 +36,6 @@ def _merge(root: CfgNode, node: CfgNode, content: Mapping, source: str, prefix: 
             set_value(root, key, written, source)
 
 
-def merge_pairs(cfg: CfgNode, pairs: Mapping[str, Any], source: str) -> None:
-    """Write {dotted key: value} into ``cfg``; raises ZssError as `merge_nested` does."""
-    for key, written in pairs.items():
-        set_value(cfg, key, written, source)
-
-
 def set_value(cfg: CfgNode, key: str, written: Any, source: str) -> None:
     """Write the value of one dotted key; raises ZssError as `merge_nested` does."""
     parent, _, name = key.rpartition(".")

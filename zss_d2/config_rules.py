@@ -89,7 +89,7 @@ class Rules:
         return [
             rule
             for rule in self.rules
-            if _below(key, [rule.key]) and rule.method in ("", _plain_name(method))
+            if below(key, [rule.key]) and rule.method in ("", _plain_name(method))
         ]
 
 
@@ -204,7 +204,7 @@ def check_effects(cfg: CfgNode, defaults: CfgNode, given: Collection[str]) -> No
         if plain(value) == plain(value_of(defaults, key)):
             continue
         if key in upstream and _is_unread(cfg, key, rules):
-            remedy = next((text for k, text in rules.instead.items() if _below(key, [k])), "")
+            remedy = next((text for k, text in rules.instead.items() if below(key, [k])), "")
             raise ZssError(
                 f"{key} is set to {shown(value)}, a key of Detectron2 that has no effect here; "
                 f"{remedy or 'leave it out'}"
@@ -250,12 +250,12 @@ def resume_changes(old: Mapping[str, Any], new: CfgNode, defaults: CfgNode) -> R
 
 def _depth(key: str, nodes: Collection[str]) -> int:
     """Length of the innermost of the nodes that the key is below, or 0."""
-    return max((len(node) for node in nodes if _below(key, [node])), default=0)
+    return max((len(node) for node in nodes if below(key, [node])), default=0)
 
 
 def _is_unread(cfg: CfgNode, key: str, rules: Rules) -> bool:
     """Whether nothing here reads a key of Detectron2's own config."""
-    return not _below(key, rules.used) and not _of_other_parts(cfg, key, rules)
+    return not below(key, rules.used) and not _of_other_parts(cfg, key, rules)
 
 
 def _of_other_parts(cfg: CfgNode, key: str, rules: Rules) -> bool:
@@ -265,14 +265,14 @@ def _of_other_parts(cfg: CfgNode, key: str, rules: Rules) -> bool:
         return key.startswith("MODEL.")
     if "MODEL.BACKBONE.NAME" in ignored or cfg.MODEL.BACKBONE.NAME in rules.backbones:
         return False
-    return _below(key, ["MODEL.BACKBONE", "MODEL.RESNETS", "MODEL.FPN"])
+    return below(key, ["MODEL.BACKBONE", "MODEL.RESNETS", "MODEL.FPN"])
 
 
 def _why_without_effect(cfg: CfgNode, key: str, rules: Rules) -> str:
     """The reason and what to do; empty if the key has an effect."""
     method = cfg.MODEL.META_ARCHITECTURE
     ignored = rules.ignores.get(_plain_name(method), ())
-    if _below(key, ignored):
+    if below(key, ignored):
         return f"MODEL.META_ARCHITECTURE is {method!r}, which does not read it; leave it out"
     for rule in rules.of(key, method):
         unmet = [_why_unmet(cfg, *need, rules) for need in rule.needs.items()]
@@ -286,7 +286,7 @@ def _why_without_effect(cfg: CfgNode, key: str, rules: Rules) -> str:
 
 def _why_unmet(cfg: CfgNode, other: str, wanted: Any, rules: Rules) -> str:
     """Why a key that is needed is not as wanted; empty if it is, or if the method ignores it."""
-    if _below(other, rules.ignores.get(_plain_name(cfg.MODEL.META_ARCHITECTURE), ())):
+    if below(other, rules.ignores.get(_plain_name(cfg.MODEL.META_ARCHITECTURE), ())):
         return ""
     value = value_of(cfg, other)
     if meets(value, wanted):
@@ -304,5 +304,6 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _below(key: str, nodes: Collection[str]) -> bool:
+def below(key: str, nodes: Collection[str]) -> bool:
+    """Whether a dotted key is one of the nodes or stands in one."""
     return any(key == node or key.startswith(f"{node}.") for node in nodes)

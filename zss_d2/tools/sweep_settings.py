@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from zss_d2.config import default_config
-from zss_d2.config_rules import resume_changes, without_effect
+from zss_d2.config_rules import below, resume_changes, without_effect
 from zss_d2.config_values import flatten, shown
 from zss_d2.evaluation.run_files import found_from
 
@@ -74,11 +74,6 @@ def described(changes: Changes) -> str:
     ]
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
     return ", ".join(words[:_SHOWN]) + more
-
-
-def below(key: str, nodes: Iterable[str]) -> bool:
-    """Whether a dotted key is one of the nodes or stands in one."""
-    return any(key == node or key.startswith(f"{node}.") for node in nodes if node)
 
 
 def _same_files(folder: Path, before: Any, now: Any) -> bool:

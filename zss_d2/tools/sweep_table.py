@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 
 from tabulate import tabulate
 
+from zss_d2.config_rules import below
 from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import read_results
 from zss_d2.evaluation.run_files import read_config
 from zss_d2.evaluation.text import markdown_text, one_line, shorten
 from zss_d2.tools.sweep_plan import Run
-from zss_d2.tools.sweep_settings import below, described, different_settings
+from zss_d2.tools.sweep_settings import described, different_settings
 
 Row: TypeAlias = dict[str, Any]
 METRICS = ("pAcc", "mIoU-S", "mIoU-U", "hIoU", "mIoU-U-things", "mIoU-U-stuff")
