@@ -46,11 +46,11 @@ $(READY): setup.py detectron2_lite/setup.py
 demo: export DETECTRON2_DATASETS ?= output/demo/datasets
 demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a picture and a report, in minutes
 	$(BIN)/python datasets/prepare_mini.py
-	$(BIN)/python -m zss_d2.tools.sweep configs/maskclip_mini.yaml configs/ldvc_mini.yaml --output output/demo \
+	$(BIN)/zss sweep configs/maskclip_mini.yaml configs/ldvc_mini.yaml --output output/demo \
 	  --opts TEST.PREDICTIONS png
-	$(BIN)/python -m zss_d2.tools.panel output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
+	$(BIN)/zss panel output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
 	  --output output/demo/panel.png
-	$(BIN)/python -m zss_d2.evaluation.report output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
+	$(BIN)/zss report output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
 	  --output output/demo/report
 
 test: $(READY) ## run the whole test suite

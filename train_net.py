@@ -16,7 +16,7 @@ import zss_d2  # noqa: F401  registers data sets and methods
 # isort: split
 from detectron2.config import CfgNode
 
-from zss_d2.data.requirements import require_datasets
+from zss_d2.data.spec.requirements import require_datasets
 from zss_d2.engine import (
     ZeroShotTrainer,
     argument_parser,

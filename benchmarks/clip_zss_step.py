@@ -84,7 +84,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
 
-    cfg = load_config(args)
+    cfg = load_config(args.config_file, args.opts)
     full, plain = build_model(cfg).train(), build_model(without_teaching(cfg)).train()
     items = random_batch(full, args.size, args.batch)
     teacher = full.learner.teacher = KnownTokens(full.learner.teacher)

@@ -27,13 +27,13 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 import zss_d2  # noqa: F401  registers data sets
-from zss_d2.config import add_zss_config
-from zss_d2.data.augmentation import RandomColour, turn_hue
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.listing import load_records
-from zss_d2.data.loader import PackedRecords
-from zss_d2.data.mapper import IGNORED_WHEN_CROPPING, ZeroShotMapper
-from zss_d2.data.registry import prepared_location
+from zss_d2.config.defaults import add_zss_config
+from zss_d2.data.files.listing import load_records
+from zss_d2.data.pipeline.augmentation import RandomColour, turn_hue
+from zss_d2.data.pipeline.loader import PackedRecords
+from zss_d2.data.pipeline.mapper import IGNORED_WHEN_CROPPING, ZeroShotMapper
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.locations import prepared_location
 
 try:
     from detectron2.data import DatasetMapper

@@ -31,7 +31,7 @@ CONFIGS = (
 
 def build(config: str, device: str) -> nn.Module:
     opts = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", device]
-    return build_model(load_config(argparse.Namespace(config_file=config, opts=opts)))
+    return build_model(load_config(config, opts))
 
 
 def seconds(function: Callable[[], object], device: str) -> float:

@@ -17,8 +17,8 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 import zss_d2  # noqa: F401  registers data sets and methods
-from zss_d2.config import add_zss_config
-from zss_d2.data.benchmark import load_benchmark
+from zss_d2.config.defaults import add_zss_config
+from zss_d2.data.spec.benchmark import load_benchmark
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,8 +18,8 @@ from detectron2.modeling import build_model
 from inference import build, inference, seconds
 from torch import nn
 
+from zss_d2.analysis.complexity import count
 from zss_d2.engine import load_config
-from zss_d2.tools.complexity import count
 
 BASELINE = "configs/ldvc_voc.yaml"
 MSCAN = "configs/clip_zss_voc.yaml"
@@ -35,7 +35,7 @@ STUDENTS = {
 def build_student(config: str, *opts: object) -> nn.Module:
     """A student as in testing, with made-up text embeddings."""
     overrides = ["MODEL.DEVICE", "cpu", "MODEL.CLIP_ZSS.TEACHER", False, *opts]
-    model = build_model(load_config(argparse.Namespace(config_file=config, opts=overrides)))
+    model = build_model(load_config(config, overrides))
     model.classifier.embeddings.normal_()
     return model
 

@@ -15,7 +15,7 @@ import open_clip
 import torch
 
 from zss_d2.clip import TextEncoder
-from zss_d2.data.benchmark import load_benchmark
+from zss_d2.data.spec.benchmark import load_benchmark
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -7,14 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from zss_d2.command_line import Parser
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.coco import json_pairs
-from zss_d2.data.data_command import data_command
-from zss_d2.data.files import require_folder
-from zss_d2.data.listing import IMAGE_SUFFIXES, files_by_id
-from zss_d2.data.prepare import Pair, add_common_arguments, main
-from zss_d2.data.registry import datasets_root
+from zss_d2.data.files.images import require_folder
+from zss_d2.data.files.listing import IMAGE_SUFFIXES, files_by_id
+from zss_d2.data.prepare.coco import json_pairs
+from zss_d2.data.prepare.data_command import data_command
+from zss_d2.data.prepare.workflow import Pair, add_common_arguments, main
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.locations import datasets_root
+from zss_d2.utils.command_line import Parser
 
 # mmsegmentation's converter leaves its own files among the maps.
 FOREIGN_SUFFIX = "_labelTrainIds"

@@ -7,14 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from zss_d2.command_line import Parser
-from zss_d2.data.benchmark import build_lut, load_benchmark
-from zss_d2.data.data_command import data_command
-from zss_d2.data.files import read_mask, read_matlab_mask, require_folder
-from zss_d2.data.listing import files_by_id
-from zss_d2.data.prepare import Pair, add_common_arguments, main, read_id_list
-from zss_d2.data.registry import datasets_root
+from zss_d2.data.files.images import read_mask, read_matlab_mask, require_folder
+from zss_d2.data.files.listing import files_by_id
+from zss_d2.data.prepare.data_command import data_command
+from zss_d2.data.prepare.workflow import Pair, add_common_arguments, main, read_id_list
+from zss_d2.data.spec.benchmark import build_lut, load_benchmark
+from zss_d2.data.spec.locations import datasets_root
 from zss_d2.errors import ZssError
+from zss_d2.utils.command_line import Parser
 
 BENCHMARKS = ("context59", "context60")
 ORIGINAL = "mat"

@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from zss_d2.command_line import Parser, whole
-from zss_d2.data.benchmark import Benchmark, load_benchmark
-from zss_d2.data.data_command import data_command
-from zss_d2.data.mini.write import claim_folder, write_split
-from zss_d2.data.prepare import add_output_arguments, check_split
+from zss_d2.data.prepare.data_command import data_command
+from zss_d2.data.prepare.workflow import add_output_arguments, check_split
+from zss_d2.data.spec.benchmark import Benchmark, load_benchmark
+from zss_d2.data.synthetic.mini.write import claim_folder, write_split
+from zss_d2.utils.command_line import Parser, whole
 
 
 def parse_args(benchmark: Benchmark, argv: list[str] | None = None) -> argparse.Namespace:

@@ -7,12 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from zss_d2.command_line import Parser
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.data_command import data_command
-from zss_d2.data.prepare import Pair, add_common_arguments, main, read_id_list
-from zss_d2.data.registry import datasets_root
+from zss_d2.data.prepare.data_command import data_command
+from zss_d2.data.prepare.workflow import Pair, add_common_arguments, main, read_id_list
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.locations import datasets_root
 from zss_d2.errors import ZssError
+from zss_d2.utils.command_line import Parser
 
 DEFAULT_LISTS = {"train": "train_aug", "val": "val"}
 

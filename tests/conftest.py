@@ -18,8 +18,8 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 import zss_d2  # noqa: F401  registers data sets and methods
-from zss_d2.config import add_zss_config
-from zss_d2.data.toy_voc import generate
+from zss_d2.config.defaults import add_zss_config
+from zss_d2.data.synthetic.toy_voc import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = ROOT / "configs" / "ldvc_voc_tiny_cpu.yaml"

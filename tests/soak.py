@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.conftest import ROOT, TINY_CONFIG, prepare_voc
 from tests.engine.test_resume import assert_same_checkpoint, scalars
 from tests.test_train_net import results
-from zss_d2.data.toy_voc import generate
+from zss_d2.data.synthetic.toy_voc import generate
 
 SETTINGS = (
     *("SOLVER.MAX_ITER", "300", "SOLVER.CHECKPOINT_PERIOD", "9", "SOLVER.CHECKPOINT_KEEP", "2"),

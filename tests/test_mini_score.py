@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import DEVICES, ROOT
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.mini.write import write_split
-from zss_d2.data.registry import prepared_root
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.locations import prepared_root
+from zss_d2.data.synthetic.mini.write import write_split
 from zss_d2.engine import ZeroShotTrainer, load_config
 
 SCENES = 32
@@ -44,7 +43,7 @@ def score(mini_root, tmp_path, monkeypatch):
         opts = ["TEST.FLIP", False, "TEST.SCALES", (1.0,), "DATALOADER.NUM_WORKERS", 0]
         opts += ["MODEL.CLIP.PRETRAINED", clip, "OUTPUT_DIR", str(tmp_path), *overrides]
         config = str(ROOT / "configs/maskclip_mini.yaml")
-        cfg = load_config(argparse.Namespace(config_file=config, opts=opts))
+        cfg = load_config(config, opts)
         return ZeroShotTrainer.test(cfg, ZeroShotTrainer.build_model(cfg))["sem_seg"]
 
     return run

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, TINY_CONFIG, prepare_voc
-from zss_d2.data import toy_custom
-from zss_d2.data.toy_voc import generate
+from zss_d2.data.synthetic import toy_custom
+from zss_d2.data.synthetic.toy_voc import generate
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ from torch import Tensor
 from tests.conftest import ROOT, TINY_CONFIG
 from tests.modeling.test_ldvc import TEXT_PROMPTS
 from tests.test_train_net import results, train_net
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.mini.write import write_split
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.synthetic.mini.write import write_split
 from zss_d2.engine import evaluate, load_config
 
 pytestmark = pytest.mark.slow
@@ -53,7 +52,7 @@ def test_ldvc_with_text_prompts_learns_from_the_mean_gradient(voc_root, tmp_path
     assert all(any(name.startswith(part) for name in changed) for part in trained)
 
     file = str(tmp_path / "config.yaml")
-    model = build_model(load_config(argparse.Namespace(config_file=file, opts=[])))
+    model = build_model(load_config(file))
     model.load_state_dict(first["start"])
     for rank in (first, second):
         sum(model.train()(rank["batches"][0]).values()).backward()  # gradients add up
@@ -83,6 +82,6 @@ def test_clip_zss_trains_and_both_ranks_score_as_the_checkpoint(mini_root, tmp_p
     assert {"mIoU-S", "mIoU-U-things", "IoU-wood"} <= set(trained)
 
     opts = ["MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path)]
-    cfg = load_config(argparse.Namespace(config_file=str(config), opts=opts))
+    cfg = load_config(config, opts)
     evaluate(cfg, resume=False)
     assert results(tmp_path)["zss_mini_val"] == trained

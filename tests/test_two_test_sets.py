@@ -11,8 +11,8 @@ from detectron2.config import CfgNode
 
 from tests.modeling.all_methods import METHODS
 from tests.modeling.test_ldvc import TEXT_PROMPTS
-from zss_d2.data import toy_custom
-from zss_d2.data.custom import register_custom
+from zss_d2.data.spec.custom import register_custom
+from zss_d2.data.synthetic import toy_custom
 from zss_d2.engine import ZeroShotTrainer
 
 VOC, FARM = "zss_voc_val", "zss_farm_val"

@@ -1,15 +1,40 @@
 """Generalised zero-shot semantic segmentation on Detectron2.
 
-Importing the package registers its data sets and meta-architectures.
+Importing the package makes its data sets and meta-architectures known to Detectron2. They are
+registered as soon as Detectron2's catalogs and models are imported, before or after this package,
+so that nothing heavy is loaded by a command that needs neither.
 """
 
-import warnings
+from __future__ import annotations
 
-with warnings.catch_warnings():
-    # Libraries below script functions on import, which warns; nothing a user could mend.
-    warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated")
-    from zss_d2 import data, modeling
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from wrapt import when_imported
 
 __version__ = "0.1.0"
 
-__all__ = ["data", "modeling"]
+# Public names that are loaded when they are asked for.
+_LAZY = {"load_model": "zss_d2.api"}
+__all__ = ["__version__", *_LAZY]
+
+
+@when_imported("detectron2.data")
+def _register_data_sets(_: ModuleType) -> None:
+    import_module("zss_d2.data.spec.registry")
+
+
+@when_imported("detectron2.modeling")
+def _register_methods(_: ModuleType) -> None:
+    import_module("zss_d2.modeling")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -2,6 +2,6 @@
 
 from detectron2 import _slice
 
-__version__ = "0.6+lite"
+__version__ = "0.0.1+lite"
 
 _slice.install()

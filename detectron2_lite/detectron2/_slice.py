@@ -93,6 +93,9 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Guard the package and every submodule imported from now on."""
-    sys.meta_path.insert(0, _Finder())
+    """Guard the package and every submodule imported from now on.
+
+    Hooks that others have put in front of Python's own finder stay in front.
+    """
+    sys.meta_path.insert(sys.meta_path.index(PathFinder), _Finder())
     guard(sys.modules["detectron2"])

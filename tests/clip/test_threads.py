@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.clip.weight_files import tiny_clip
+from tests.clip.weights.weight_files import tiny_clip
 from zss_d2.clip import ImageEncoder, build_clip_towers
 from zss_d2.clip.image import apply_block
 from zss_d2.clip.text import _remembered
-from zss_d2.clip.weights_file import read_file
+from zss_d2.clip.weights.file import read_file
 
 
 def in_threads(*functions: Callable[[], object]) -> None:

@@ -13,13 +13,13 @@ from detectron2.data import MetadataCatalog
 
 import zss_d2
 from zss_d2.clip import TextEncoder
-from zss_d2.clip.build import get_tokenizer
 from zss_d2.clip.templates import TEMPLATE_SETS
+from zss_d2.clip.towers import get_tokenizer
 from zss_d2.clip.wording import check_names, check_templates, class_tokens
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import class_wording
 
-BENCHMARKS = sorted(Path(zss_d2.__file__).parent.glob("data/benchmarks/*.json"))
+BENCHMARKS = sorted(Path(zss_d2.__file__).parent.glob("data/spec/benchmarks/*.json"))
 
 
 @pytest.fixture(scope="module")

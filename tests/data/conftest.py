@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from zss_d2.data import check, toy_custom, toy_voc
+from zss_d2.data.prepare import check
+from zss_d2.data.synthetic import toy_custom, toy_voc
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
 
@@ -55,7 +56,7 @@ def yard(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def run_check(capsys):
-    """Run `zss_d2.data.check`; gives (exit status, output, lines that begin with ``error: ``)."""
+    """Run ``zss check``; gives (exit status, output, lines that begin with ``error: ``)."""
 
     def call(*arguments: str) -> tuple[int, str, list[str]]:
         capsys.readouterr()

@@ -7,7 +7,6 @@ import pickle
 import numpy as np
 import pytest
 
-from zss_d2.data.benchmark import load_benchmark
 from zss_d2.data.labels import (
     UndefinedLabelError,
     check_labels,
@@ -15,6 +14,7 @@ from zss_d2.data.labels import (
     histogram,
     remap,
 )
+from zss_d2.data.spec.benchmark import load_benchmark
 
 
 def test_remap_by_hand():

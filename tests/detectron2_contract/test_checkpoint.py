@@ -12,13 +12,11 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """One layer and the normalisation buffers of a segmentor."""
+    """One layer."""
 
     def __init__(self, width: int = 2) -> None:
         super().__init__()
         self.layer = nn.Linear(2, width)
-        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
-        self.register_buffer("pixel_std", torch.ones(3, 1, 1))
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:
@@ -91,7 +89,7 @@ def test_wrapped_model_is_saved_without_its_wrapper(tmp_path: Path) -> None:
     assert saver.model is model
     saver.save("plain")
     saved = torch.load(tmp_path / "plain.pth", weights_only=True)
-    assert set(saved["model"]) == {"layer.weight", "layer.bias", "pixel_mean", "pixel_std"}
+    assert set(saved["model"]) == {"layer.weight", "layer.bias"}
 
 
 def test_mismatches_are_logged_not_raised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +102,6 @@ def test_mismatches_are_logged_not_raised(tmp_path: Path, caplog: pytest.LogCapt
     assert "layer.weight" in caplog.text
     assert "(9, 2)" in caplog.text
     assert "other" in caplog.text
-    assert "pixel_mean" not in caplog.text
 
 
 def test_save_to_disk_can_be_off(tmp_path: Path) -> None:

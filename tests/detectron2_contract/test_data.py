@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_metadata_keeps_its_first_value(dataset):
         meta.stuff_classes = ["cow"]
     assert MetadataCatalog.get(dataset) is meta
     assert MetadataCatalog.get(dataset).stuff_classes == ["cat", "dog"]
-    assert meta.as_dict() == {"name": dataset, "stuff_classes": ["cat", "dog"], "ignore_label": 255}
+    assert (meta.name, meta.ignore_label) == (dataset, 255)
 
 
 def test_metadata_unknown_attribute(dataset):
@@ -112,13 +113,10 @@ def test_training_sampler_ranks_share_one_stream(as_rank):
 
 
 def test_training_sampler_arguments():
-    assert list(islice(TrainingSampler(3, shuffle=False), 7)) == [0, 1, 2, 0, 1, 2, 0]
     streams = [tuple(islice(TrainingSampler(50, seed=seed), 50)) for seed in (1, 1, 2)]
     assert streams[0] == streams[1] != streams[2]
     with pytest.raises(ValueError, match="positive"):
         TrainingSampler(0)
-    with pytest.raises(TypeError):
-        TrainingSampler(2.0)
 
 
 def test_list_dataset_protects_its_records():
@@ -126,12 +124,21 @@ def test_list_dataset_protects_its_records():
     data[1]["image_id"] = 99
     assert len(data) == 2
     assert data[1] == {"image_id": 1, "note": "x"}
+    assert [record["image_id"] for record in data] == [0, 1]
 
 
-def test_map_dataset_replaces_rejected_records():
-    data = MapDataset(DatasetFromList([1, 2, 3]), lambda x: None if x == 2 else 10 * x)
+def test_list_dataset_keeps_no_record_as_an_object():
+    """Reading one would touch its reference count, and so copy its memory into every worker."""
+    record = {"image_id": 0}
+    before = sys.getrefcount(record)
+    data = DatasetFromList([record])
+    assert sys.getrefcount(record) == before
+    assert data[0] == record
+
+
+def test_map_dataset():
+    data = MapDataset(DatasetFromList([1, 2, 3]), lambda x: 10 * x)
     assert (len(data), data[0], data[2]) == (3, 10, 30)
-    assert data[1] in (10, 30)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -150,51 +157,12 @@ def test_workers_do_not_repeat_samples(workers):
     assert sum(batches, []) == list(islice(sampler, 12))
 
 
-def test_train_loader_from_config(dataset, as_rank):
-    cfg = get_cfg()
-    cfg.DATASETS.TRAIN = (dataset,)
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
-    cfg.SOLVER.IMS_PER_BATCH = 4
-    cfg.SEED = 1
-    loader = build_detection_train_loader(cfg, mapper=image_id)
-    batches = list(islice(loader, 25))
-    assert {len(batch) for batch in batches} == {4}
-    epochs = np.array(batches).reshape(10, 10)
-    assert (np.sort(epochs, axis=1) == np.arange(10)).all()
-
-    for rank in range(2):
-        as_rank(rank, 2)
-        share = list(islice(build_detection_train_loader(cfg, mapper=image_id), 5))
-        assert {len(batch) for batch in share} == {2}
-        assert sum(share, []) == epochs[:2].reshape(-1)[rank::2].tolist()
-
-
-def test_train_loader_keeps_aspect_ratios_apart(dataset):
-    cfg = get_cfg()
-    cfg.DATASETS.TRAIN = (dataset,)
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.SOLVER.IMS_PER_BATCH = 2
-    assert cfg.DATALOADER.ASPECT_RATIO_GROUPING
-    for batch in islice(build_detection_train_loader(cfg, mapper=dict), 8):
-        assert len(batch) == 2
-        assert len({record["width"] for record in batch}) == 1
-
-
 def test_total_batch_must_divide_over_ranks(as_rank):
     as_rank(0, 2)
     with pytest.raises(AssertionError, match="3"):
         build_detection_train_loader(
             dataset=[1, 2], mapper=None, sampler=TrainingSampler(2, seed=0), total_batch_size=3
         )
-
-
-def test_unknown_training_sampler(dataset):
-    cfg = get_cfg()
-    cfg.DATASETS.TRAIN = (dataset,)
-    cfg.DATALOADER.SAMPLER_TRAIN = "Sampler77"
-    with pytest.raises(ValueError, match="Sampler77"):
-        build_detection_train_loader(cfg, mapper=dict)
 
 
 def test_test_loader_yields_every_record_once(dataset, as_rank):
@@ -249,12 +217,3 @@ def test_read_image_formats(tmp_path):
     mask.putpalette([255 - i // 3 for i in range(768)])
     mask.save(tmp_path / "palette.png")
     assert utils.read_image(str(tmp_path / "palette.png")).tolist() == [[0, 1, 255]]
-
-
-def test_check_image_size():
-    record = {"file_name": "a.jpg"}
-    utils.check_image_size(record, np.zeros((2, 3, 3)))
-    assert (record["height"], record["width"]) == (2, 3)
-    with pytest.raises(utils.SizeMismatchError, match="a.jpg"):
-        utils.check_image_size(record, np.zeros((3, 2, 3)))
-    assert issubclass(utils.SizeMismatchError, ValueError)

@@ -9,11 +9,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
-    SEM_SEG_HEADS_REGISTRY,
     Backbone,
     build_backbone,
     build_model,
-    build_sem_seg_head,
 )
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.utils.registry import Registry
@@ -34,53 +32,35 @@ class ContractBackbone(Backbone):
         return {"res": self.conv(images)}
 
 
-class ContractHead(nn.Module):
-    """Keeps what it was built from."""
-
-    def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
-        super().__init__()
-        self.classify = nn.Conv2d(
-            input_shape["res"].channels, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 1
-        )
-
-
 class ContractModel(nn.Module):
-    """Backbone and head injected through ``from_config``."""
+    """A backbone injected through ``from_config``."""
 
     @configurable
-    def __init__(self, *, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, *, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.backbone = backbone
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, nn.Module]:
-        backbone = build_backbone(cfg)
-        return {"backbone": backbone, "head": build_sem_seg_head(cfg, backbone.output_shape())}
+        return {"backbone": build_backbone(cfg)}
 
 
 @pytest.fixture
 def cfg(monkeypatch: pytest.MonkeyPatch) -> CfgNode:
     """A config whose names are registered for one test."""
-    parts = (
-        (META_ARCH_REGISTRY, ContractModel),
-        (BACKBONE_REGISTRY, ContractBackbone),
-        (SEM_SEG_HEADS_REGISTRY, ContractHead),
-    )
+    parts = ((META_ARCH_REGISTRY, ContractModel), (BACKBONE_REGISTRY, ContractBackbone))
     for registry, part in parts:
         monkeypatch.setitem(registry._obj_map, part.__name__, part)
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = "ContractModel"
     cfg.MODEL.BACKBONE.NAME = "ContractBackbone"
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "ContractHead"
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
     return cfg
 
 
 def test_build_model_by_name(cfg: CfgNode) -> None:
     model = build_model(cfg)
     assert isinstance(model, ContractModel)
-    assert model.head.classify.weight.shape == (5, 6, 1, 1)
     assert model.backbone.conv.in_channels == 3
 
 

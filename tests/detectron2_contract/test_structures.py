@@ -19,13 +19,6 @@ def test_padding_to_the_largest_sides() -> None:
     assert images.tensor[1, 2].tolist() == [[2.0] * 3 + [-1.0] * 2] * 4
 
 
-def test_items_come_back_without_padding() -> None:
-    images = ImageList.from_tensors([SMALL, TALL])
-    assert len(images) == 2
-    assert torch.equal(images[0], SMALL)
-    assert torch.equal(images[1], TALL)
-
-
 @pytest.mark.parametrize(
     ("divisor", "shape"), [(0, (4, 5)), (1, (4, 5)), (4, (4, 8)), (32, (32, 32))]
 )
@@ -41,13 +34,6 @@ def test_masks_keep_their_type_and_single_images_get_a_batch() -> None:
     assert masks.tensor.tolist() == [
         [[1, 1, 1, 255], [1, 1, 1, 255], [255] * 4, [255] * 4],
     ]
-
-
-def test_move_keeps_sizes() -> None:
-    images = ImageList.from_tensors([SMALL]).to(torch.float64)
-    assert images.tensor.dtype == torch.float64
-    assert images.image_sizes == [(2, 5)]
-    assert images.device == torch.device("cpu")
 
 
 def test_empty_list_and_mixed_channels_are_refused() -> None:

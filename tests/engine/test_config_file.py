@@ -1,29 +1,29 @@
 """From files and a command line to a config: what is accepted, and one line for what is not."""
 
-import argparse
 import json
 import logging
 
 import pytest
 import torch
 import yaml
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
 from tests.conftest import ROOT, TINY_CONFIG
-from zss_d2.data import toy_custom
+from zss_d2.data.synthetic import toy_custom
 from zss_d2.engine import load_config
 from zss_d2.engine.config_file import check_arguments, check_device, parse_arguments
 from zss_d2.errors import ZssError
 
 
-def arguments(*opts: object, config_file: str = str(TINY_CONFIG)):
-    return argparse.Namespace(config_file=config_file, opts=list(opts))
+def load(*opts: object, config_file: object = TINY_CONFIG) -> CfgNode:
+    return load_config(config_file, opts)
 
 
 def refusal(*opts: object, config_file: object = TINY_CONFIG) -> str:
     """The one line that a config is refused with."""
     with pytest.raises(ZssError) as caught:
-        load_config(arguments(*opts, config_file=str(config_file)))
+        load(*opts, config_file=config_file)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) <= 320
@@ -31,7 +31,7 @@ def refusal(*opts: object, config_file: object = TINY_CONFIG) -> str:
 
 
 def test_overrides_win_and_the_config_is_frozen():
-    cfg = load_config(arguments("SOLVER.MAX_ITER", "7"))
+    cfg = load("SOLVER.MAX_ITER", "7")
     assert cfg.SOLVER.MAX_ITER == 7
     assert cfg.MODEL.CLIP.NAME == "zss-tiny"
     assert cfg.is_frozen()
@@ -59,7 +59,7 @@ def test_overrides_win_and_the_config_is_frozen():
 def test_wrong_configs_are_explained(given, message):
     opts = given.pop("opts", [])
     with pytest.raises(ZssError, match=message):
-        load_config(arguments(*opts, **given))
+        load(*opts, **given)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_several_bases_are_merged_in_turn(tmp_path):
     (tmp_path / "a.yaml").write_text(f"_BASE_: {TINY_CONFIG}\nSEED: 1\nOUTPUT_DIR: a\n")
     (tmp_path / "b.yaml").write_text("SEED: 2\nSOLVER:\n  MAX_ITER: 8\n")
     (tmp_path / "own.yaml").write_text("\ufeff_BASE_: [a.yaml, b.yaml]\nSOLVER:\n  MAX_ITER: 9\n")
-    cfg = load_config(arguments(config_file=str(tmp_path / "own.yaml")))
+    cfg = load(config_file=str(tmp_path / "own.yaml"))
     assert (cfg.SEED, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER) == (2, "a", 9)
 
 
@@ -179,13 +179,13 @@ def test_values_may_be_written_in_any_way_that_keeps_them(tmp_path, key, written
         assert json.dumps(found) == json.dumps(value)  # 1 is not 1.0
         assert type(found) is type(value)
 
-    check(load_config(arguments(key, written)))
+    check(load(key, written))
     content: dict = {name: written if key != "OUTPUT_DIR" else "'2024'"}
     for part in reversed(node.split(".") if node else []):
         content = {part: content}
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(content | {"_BASE_": str(TINY_CONFIG)}))
-    check(load_config(arguments(config_file=str(path))))
+    check(load(config_file=path))
 
 
 @pytest.mark.parametrize(
@@ -211,11 +211,11 @@ def test_other_values_are_refused_with_what_would_do(key, written, message):
 
 def test_the_config_of_an_earlier_run_can_be_read(tmp_path, caplog):
     """It has a value that every run was once written with, and that is refused now."""
-    content = yaml.safe_load(load_config(arguments()).dump())
+    content = yaml.safe_load(load().dump())
     content["DATALOADER"]["ASPECT_RATIO_GROUPING"] = True
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(content))
-    cfg = load_config(arguments(config_file=str(path)))
+    cfg = load(config_file=path)
     assert cfg.DATALOADER.ASPECT_RATIO_GROUPING is False
     assert "ASPECT_RATIO_GROUPING True is read as False" in caplog.text
     assert "use one of False" in refusal("DATALOADER.ASPECT_RATIO_GROUPING", "True")
@@ -290,13 +290,13 @@ def test_what_is_no_device_is_refused_on_any_machine(device):
 
 def test_a_config_for_a_gpu_is_read_without_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert load_config(arguments("MODEL.DEVICE", "cuda")).MODEL.DEVICE == "cuda"
+    assert load("MODEL.DEVICE", "cuda").MODEL.DEVICE == "cuda"
 
 
 def test_descriptions_of_data_that_is_not_used_are_named(tmp_path, caplog):
     yard = str(toy_custom.generate(tmp_path / "yard"))
     caplog.set_level(logging.WARNING)
-    load_config(arguments("DATASETS.CUSTOM", yard, "DATASETS.TEST", "zss_yard_val"))
+    load("DATASETS.CUSTOM", yard, "DATASETS.TEST", "zss_yard_val")
     assert caplog.text == ""
-    load_config(arguments("DATASETS.CUSTOM", yard))
+    load("DATASETS.CUSTOM", yard)
     assert "DATASETS.TRAIN and TEST name none of zss_yard_train, zss_yard_val" in caplog.text

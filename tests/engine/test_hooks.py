@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from zss_d2.engine import interrupt
 from zss_d2.engine.hooks import BestCheckpoint, Checkpoints, StopOnSignal
+from zss_d2.engine.processes import interrupt
 
 
 class Checkpointer:

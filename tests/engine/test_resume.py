@@ -12,10 +12,11 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
 from tests.conftest import ROOT
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.mini.write import write_split
-from zss_d2.engine import ZeroShotTrainer, interrupt
-from zss_d2.engine.interrupt import Interrupted
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.synthetic.mini.write import write_split
+from zss_d2.engine import ZeroShotTrainer
+from zss_d2.engine.processes import interrupt
+from zss_d2.engine.processes.interrupt import Interrupted
 from zss_d2.engine.resume import (
     read_metrics,
     require_folder_for_training,

@@ -14,14 +14,14 @@ from detectron2.utils import comm
 from PIL import Image
 from pycocotools import mask
 
-from zss_d2.data.files import read_mask
+from zss_d2.data.files.images import read_mask
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
 from zss_d2.evaluation.counts import counts_file, read_counts
 from zss_d2.evaluation.evaluator import format_table
 from zss_d2.evaluation.metrics import confusion_matrix, summarize
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
-from zss_d2.modeling.inference import LabelsOnly
+from zss_d2.modeling.inference.pipeline import LabelsOnly
 
 NAME = "evaluator_test"
 CLASSES = ["sky", "dog", "grass", "cat", "never"]

@@ -15,9 +15,9 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 from pycocotools import mask
 
-from zss_d2.data import toy_custom
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.custom import register_custom
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.custom import register_custom
+from zss_d2.data.synthetic import toy_custom
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator
 from zss_d2.evaluation.predictions import (

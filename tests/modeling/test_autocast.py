@@ -12,7 +12,7 @@ from tests.modeling.method_tester import batch
 from tests.modeling.test_segmentor import ChannelModel
 from tests.modeling.test_segmentor import model as channel_model
 from zss_d2.clip import ImageFeatures
-from zss_d2.modeling.methods.clip_zss.fusion import multi_scale_regions
+from zss_d2.modeling.methods.clip_zss.plm.fusion import multi_scale_regions
 
 BF16 = torch.bfloat16
 METHODS = {

@@ -16,8 +16,8 @@ from torch import nn
 
 from tests.modeling.clip_zss.test_clip_zss import TINY
 from tests.modeling.method_tester import batch
-from zss_d2.data import toy_custom
-from zss_d2.data.custom import register_custom
+from zss_d2.data.spec.custom import register_custom
+from zss_d2.data.synthetic import toy_custom
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.errors import ZssError
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zss_d2.modeling.inference import (
+from zss_d2.modeling.inference.pipeline import (
     LabelsOnly,
     label_map,
     resize_rows,

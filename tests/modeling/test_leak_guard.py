@@ -7,10 +7,10 @@ import torch
 from detectron2.modeling import build_model
 
 from tests.modeling.method_tester import batch
-from zss_d2.data.benchmark import load_benchmark
-from zss_d2.data.listing import load_records
-from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.data.registry import prepared_location
+from zss_d2.data.files.listing import load_records
+from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.locations import prepared_location
 from zss_d2.errors import ZssError
 
 VOC = load_benchmark("voc")

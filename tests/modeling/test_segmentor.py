@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zss_d2.errors import ZssError
-from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly
+from zss_d2.modeling.inference.pipeline import InferenceProtocol, LabelsOnly
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 CLASSES = ("sky", "dog", "grass", "cat")

@@ -6,8 +6,8 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from tests.conftest import ROOT
-from zss_d2.config import add_zss_config
-from zss_d2.engine.optim import build_lr_scheduler, build_optimizer
+from zss_d2.config.defaults import add_zss_config
+from zss_d2.engine.optimizer import build_lr_scheduler, build_optimizer
 from zss_d2.modeling.clip_segmentor import class_wording
 
 DATASETS = {"voc": (10, 20_000, 1), "coco": (100, 80_000, 15)}

@@ -1,9 +1,9 @@
 """CLIP towers, driven through open_clip's modules."""
 
-from zss_d2.clip.build import ClipTowers, build_clip_towers
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.image import ImageEncoder, ImageFeatures
 from zss_d2.clip.text import TextEncoder
+from zss_d2.clip.towers import ClipTowers, build_clip_towers
 
 __all__ = [
     "ClipIdentity",

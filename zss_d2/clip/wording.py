@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zss_d2.data.naming import NO_SYNONYMS, Tokenizer, check_length, check_names
+from zss_d2.data.spec.naming import NO_SYNONYMS, Tokenizer, check_length, check_names
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)

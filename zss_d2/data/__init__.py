@@ -1,7 +1,1 @@
-"""Data: benchmark specs, their registration with Detectron2, and the mapper."""
-
-from __future__ import annotations
-
-from zss_d2.data.registry import register_all
-
-register_all()
+"""Data: benchmark specs, their registration with Detectron2, and the way into a model."""

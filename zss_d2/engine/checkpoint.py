@@ -12,8 +12,8 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
-from zss_d2.clip.download import SCHEMES, Wish, url_file
-from zss_d2.clip.weights_file import (
+from zss_d2.clip.weights.download import SCHEMES, Wish, url_file
+from zss_d2.clip.weights.file import (
     made_by,
     read_file,
     require_file,
@@ -21,9 +21,9 @@ from zss_d2.clip.weights_file import (
     tensors_of,
     weights_error,
 )
-from zss_d2.data.writing import write_atomic
 from zss_d2.engine.last_checkpoint import POINTER, find_last_checkpoint, iteration_of
 from zss_d2.errors import ZssError
+from zss_d2.utils.writing import write_atomic
 
 logger = logging.getLogger(__name__)
 

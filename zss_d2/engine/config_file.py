@@ -15,15 +15,15 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from zss_d2.config import default_config, validate_config
-from zss_d2.config_merge import merge_nested, set_value
-from zss_d2.config_rules import load_rules, without_effect
-from zss_d2.config_values import flatten, listed, shown, value_of
-from zss_d2.data.custom import load_custom, register_custom
-from zss_d2.data.registry import dataset_name
-from zss_d2.data.requirements import require_known
+from zss_d2.config.defaults import default_config, validate_config
+from zss_d2.config.merge import merge_nested, set_value
+from zss_d2.config.rules import load_rules, without_effect
+from zss_d2.config.values import flatten, listed, shown, value_of
+from zss_d2.config.yaml_file import read_with_bases
+from zss_d2.data.spec.custom import load_custom, register_custom
+from zss_d2.data.spec.locations import dataset_name
+from zss_d2.data.spec.requirements import require_known
 from zss_d2.errors import ZssError
-from zss_d2.yaml_file import read_with_bases
 
 logger = logging.getLogger(__name__)
 
@@ -99,35 +99,39 @@ def check_device(device: str, processes: int = 1) -> None:
         )
 
 
-def load_config(args: argparse.Namespace) -> CfgNode:
-    """Merge defaults, ``--config-file`` and ``KEY VALUE`` overrides into a frozen config.
+def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
+    """Merge defaults, a config file and overrides into a frozen config.
+
+    Args:
+        path: yaml file; its ``_BASE_`` is read first.
+        opts: config keys and values, in turn.
 
     Raises:
         ZssError: missing file, unknown key, value of another type, impossible setting.
     """
-    if not args.config_file:
+    if not str(path):
         raise ZssError(
             "--config-file is missing; give one of configs/, for a method and a data set, such as "
             "--config-file configs/ldvc_mini.yaml"
         )
     cfg = default_config()
-    files = read_with_bases(Path(args.config_file))
-    for path, content in files:
-        merge_nested(cfg, content, str(path))
+    files = read_with_bases(Path(path))
+    for file, content in files:
+        merge_nested(cfg, content, str(file))
     own = set(flatten(files[-1][1]))
     if _is_dump(own):
         own = set()
-        _update_earlier(cfg, args.config_file)
+        _update_earlier(cfg, str(path))
     # What the command line turns off below had its effect in the file, and the reverse.
     useless = without_effect(cfg, own)
-    overrides = pairs_of(args.opts)
+    overrides = pairs_of(opts)
     for key, value in overrides.items():
         set_value(cfg, key, value, "command line")
     said = "MODEL.META_ARCHITECTURE" in overrides
-    check_method(cfg.MODEL.META_ARCHITECTURE, "" if said else f"{args.config_file}: ")
+    check_method(cfg.MODEL.META_ARCHITECTURE, "" if said else f"{path}: ")
     validate_config(cfg, given=useless.union(overrides))
     # The config is written down for later, and read again from anywhere.
-    cfg.DATASETS.CUSTOM = tuple(os.path.abspath(path) for path in cfg.DATASETS.CUSTOM)
+    cfg.DATASETS.CUSTOM = tuple(map(os.path.abspath, cfg.DATASETS.CUSTOM))
     register_custom(cfg.DATASETS.CUSTOM)
     require_known(cfg)
     if "DATASETS.CUSTOM" in own.union(overrides):

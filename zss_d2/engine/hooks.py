@@ -13,9 +13,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
 
-from zss_d2.engine import interrupt
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.last_checkpoint import BEST, FINAL, numbered_checkpoints
+from zss_d2.engine.processes import interrupt
 from zss_d2.engine.resume import read_metrics, rewind_metrics
 
 logger = logging.getLogger(__name__)

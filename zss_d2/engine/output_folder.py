@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from zss_d2.data.writing import make_folder, remove_leftovers
 from zss_d2.errors import ZssError
+from zss_d2.utils.writing import make_folder, remove_leftovers
 
 try:
     import fcntl

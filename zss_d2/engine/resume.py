@@ -11,8 +11,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
-from zss_d2.config import default_config
-from zss_d2.config_rules import ResumeChanges, resume_changes
+from zss_d2.config.defaults import default_config
+from zss_d2.config.rules import ResumeChanges, resume_changes
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.last_checkpoint import FINAL, checkpoints_of_runs, peek
 from zss_d2.errors import ZssError

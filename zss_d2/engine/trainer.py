@@ -23,12 +23,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage, has_event_storage
 from torch import nn
 
-from zss_d2.config_rules import flatten
-from zss_d2.data.loader import build_train_loader
-from zss_d2.data.mapper import ZeroShotMapper
-from zss_d2.data.stream import ResumableLoader
-from zss_d2.data.worker_signals import UndisturbedLoader
-from zss_d2.engine import interrupt, optim
+from zss_d2.config.rules import flatten
+from zss_d2.data.pipeline.loader import build_train_loader
+from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.data.pipeline.stream import ResumableLoader
+from zss_d2.data.pipeline.worker_signals import UndisturbedLoader
+from zss_d2.engine import optimizer as optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.hooks import (
     WINDOW,
@@ -37,12 +37,13 @@ from zss_d2.engine.hooks import (
     MetricsWithoutGap,
     StopOnSignal,
 )
-from zss_d2.engine.processes import share_buffers, wrap_for_processes
+from zss_d2.engine.processes import interrupt
+from zss_d2.engine.processes.ranks import share_buffers, wrap_for_processes
 from zss_d2.engine.resume import check_settings, log_changes, rewind_metrics
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
 from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
-from zss_d2.random_streams import STEP, seed_streams
+from zss_d2.utils.random_streams import STEP, seed_streams
 
 logger = logging.getLogger(__name__)
 

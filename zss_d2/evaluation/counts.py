@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.results import evaluate_again
+from zss_d2.utils.writing import write_atomic
 
 # Of one image: its key, the cells of the flattened confusion matrix that are not 0, their values.
 ImageEntry = tuple[str, np.ndarray, np.ndarray]

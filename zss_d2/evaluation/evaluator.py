@@ -19,8 +19,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torch import Tensor
 
-from zss_d2.data.files import read_mask
-from zss_d2.data.writing import write_atomic
+from zss_d2.data.files.images import read_mask
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import (
     ImageCounts,
@@ -34,8 +33,9 @@ from zss_d2.evaluation.counts import (
 from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarize
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
 from zss_d2.evaluation.results import check_dataset_name
-from zss_d2.evaluation.text import one_line
-from zss_d2.modeling.inference import NAN_REMEDY, label_map
+from zss_d2.modeling.inference.pipeline import NAN_REMEDY, label_map
+from zss_d2.utils.text import one_line
+from zss_d2.utils.writing import write_atomic
 
 logger = logging.getLogger(__name__)
 

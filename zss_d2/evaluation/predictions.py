@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from zss_d2.data.files import read_mask
-from zss_d2.data.writing import write_mask
+from zss_d2.data.files.images import read_mask
 from zss_d2.errors import ZssError
+from zss_d2.utils.writing import write_mask
 
 
 def raw_ids(metadata: Any) -> np.ndarray:
     """Raw id of every class (K,), by a data set's metadata.
 
-    They come from ``stuff_dataset_id_to_contiguous_id``, which every data set of
-    `zss_d2.data.registry` has; a class without one keeps its own id. Of several raw ids of a class
-    the smallest counts. Those of a view are the raw ids of its base.
+    They come from ``stuff_dataset_id_to_contiguous_id``, which every data set registered here has;
+    a class without one keeps its own id. Of several raw ids of a class the smallest counts. Those
+    of a view are the raw ids of its base.
 
     Raises ZssError if two classes share a raw id.
     """

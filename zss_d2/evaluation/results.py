@@ -14,9 +14,9 @@ import detectron2
 import torch
 from detectron2.config import CfgNode
 
-from zss_d2.data.writing import write_atomic
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
+from zss_d2.utils.writing import write_atomic
 
 PROVENANCE = "provenance"
 _PACKAGE = Path(__file__).resolve().parent.parent

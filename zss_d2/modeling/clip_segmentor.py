@@ -11,9 +11,9 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from zss_d2.clip import ImageEncoder, ImageFeatures, TextEncoder, build_clip_towers
-from zss_d2.clip.build import get_tokenizer
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.templates import template_set
+from zss_d2.clip.towers import get_tokenizer
 from zss_d2.clip.wording import class_tokens
 from zss_d2.errors import ZssError
 from zss_d2.modeling.identity import lineage

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from zss_d2.config_rules import value_of
+from zss_d2.config.rules import value_of
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)

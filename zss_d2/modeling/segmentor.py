@@ -14,10 +14,10 @@ from detectron2.structures import ImageList
 from torch import Tensor
 from torch.nn import functional as F
 
-from zss_d2.data.vocabulary import require_one_vocabulary
+from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 from zss_d2.modeling.identity import Identified
-from zss_d2.modeling.inference import (
+from zss_d2.modeling.inference.pipeline import (
     NAN_REMEDY,
     InferenceProtocol,
     LabelsOnly,
@@ -336,7 +336,7 @@ class ZeroShotSegmentor(Identified):
         if self._void_batches == _VOID_BATCHES:
             raise ZssError(
                 f"{problem} in the first {_VOID_BATCHES} batches; look at the masks with "
-                "`python -m zss_d2.data.check` and the config, a benchmark or your data set's yaml"
+                "`zss check` and the config, a benchmark or your data set's yaml"
             )
 
     def _report_leak(self, item: Mapping[str, Any], ids: list[int]) -> None:

@@ -32,11 +32,3 @@ class DetectionCheckpointer(Checkpointer):
         """The file's content; a bare state dict is taken as the model's."""
         loaded = super()._load_file(f)
         return loaded if "model" in loaded else {"model": loaded}
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        incompatible = super()._load_model(checkpoint)
-        # These buffers come from the config, so a file without them lacks nothing.
-        for name in ("pixel_mean", "pixel_std"):
-            if hasattr(self.model, name) and name in incompatible.missing_keys:
-                incompatible.missing_keys.remove(name)
-        return incompatible

@@ -1,16 +1,16 @@
 """Loaders for training and for inference."""
 
-import copy
-import random
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2._slice import describe_missing
 from detectron2.config import CfgNode, configurable
 from detectron2.data.catalog import DatasetCatalog
-from detectron2.data.samplers import InferenceSampler, TrainingSampler
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.utils import data
@@ -19,36 +19,39 @@ Mapper = Callable[[dict], Any]
 
 
 class DatasetFromList(data.Dataset):
-    """A list as a data set that hands out copies, so that callers may modify its items."""
+    """A list as a data set, pickled into one array: what it hands out are copies.
+
+    Reading a list touches the reference counts of its items, so that every worker process would
+    end up with a copy of the list; this array is shared between them.
+    """
 
     def __init__(self, lst: list) -> None:
-        self._items = lst
+        packed = [pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL) for item in lst]
+        self._bounds = np.array([0, *accumulate(map(len, packed))])
+        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> Any:
-        return copy.deepcopy(self._items[index])
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        return pickle.loads(self._bytes[self._bounds[index] : self._bounds[index + 1]])
 
 
 class MapDataset(data.Dataset):
-    """``map_func`` of every item; where it returns None, of another item, drawn at random."""
+    """``map_func`` of every item; NotImplementedError where it returns None."""
 
     def __init__(self, dataset: data.Dataset, map_func: Callable[[Any], Any]) -> None:
         self._dataset = dataset
         self._map_func = map_func
-        self._rejected: set[int] = set()
-        self._rng = random.Random(42)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        while (item := self._map_func(self._dataset[index])) is None:
-            self._rejected.add(index)
-            remaining = [other for other in range(len(self)) if other not in self._rejected]
-            assert remaining, "the mapper returned None for every item of the data set"
-            index = self._rng.choice(remaining)
+        if (item := self._map_func(self._dataset[index])) is None:
+            raise NotImplementedError(describe_missing("replacing what a mapper rejects"))
         return item
 
 
@@ -70,22 +73,6 @@ class _Stream(data.IterableDataset):
                 yield self._dataset[index]
 
 
-class _GroupedByAspectRatio:
-    """Batches of a stream of records that are all wider than high, or none of them."""
-
-    def __init__(self, records: Iterable[dict], batch_size: int) -> None:
-        self._records, self._batch_size = records, batch_size
-
-    def __iter__(self) -> Iterator[list[dict]]:
-        waiting: dict[bool, list[dict]] = {True: [], False: []}
-        for record in self._records:
-            group = record["width"] > record["height"]
-            waiting[group].append(record)
-            if len(waiting[group]) == self._batch_size:
-                yield waiting[group]
-                waiting[group] = []
-
-
 def get_detection_dataset_dicts(names: str | Sequence[str]) -> list[dict]:
     """Records of the named data sets, one after the other; AssertionError if one is empty."""
     names = [names] if isinstance(names, str) else list(names)
@@ -95,8 +82,47 @@ def get_detection_dataset_dicts(names: str | Sequence[str]) -> list[dict]:
     return list(chain.from_iterable(records[name] for name in names))
 
 
-def _mapped(dataset: list, mapper: Mapper | None) -> data.Dataset:
-    return MapDataset(DatasetFromList(dataset), mapper) if mapper else DatasetFromList(dataset)
+def _mapped(dataset: list | data.Dataset, mapper: Mapper | None) -> data.Dataset:
+    dataset = DatasetFromList(dataset) if isinstance(dataset, list) else dataset
+    return dataset if mapper is None else MapDataset(dataset, mapper)
+
+
+def _refuse_config(cfg: CfgNode, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    raise NotImplementedError(describe_missing("build_detection_train_loader from a config"))
+
+
+@configurable(from_config=_refuse_config)
+def build_detection_train_loader(
+    dataset: list | data.Dataset,
+    *,
+    mapper: Mapper | None,
+    sampler: data.Sampler,
+    total_batch_size: int,
+    aspect_ratio_grouping: bool = True,
+    num_workers: int = 0,
+) -> Iterable[list]:
+    """Endless loader of lists of mapped records.
+
+    Args:
+        sampler: endless order of the records.
+        total_batch_size: over all processes, which share it equally.
+        aspect_ratio_grouping: has to be False; only upstream can group images.
+    """
+    if aspect_ratio_grouping:
+        raise NotImplementedError(describe_missing("aspect_ratio_grouping"))
+    world_size = comm.get_world_size()
+    assert total_batch_size > 0 and total_batch_size % world_size == 0, (
+        f"the total batch size {total_batch_size} does not divide over {world_size} processes"
+    )
+    batch_size = total_batch_size // world_size
+    return data.DataLoader(
+        _Stream(_mapped(dataset, mapper), sampler, batch_size),
+        batch_size=batch_size,
+        drop_last=True,
+        num_workers=num_workers,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=worker_init_reset_seed,
+    )
 
 
 def _test_arguments(
@@ -107,54 +133,6 @@ def _test_arguments(
         raise NotImplementedError(f"pass mapper=...: {hint}")
     dataset = get_detection_dataset_dicts(dataset_name)
     return {"dataset": dataset, "mapper": mapper, "num_workers": cfg.DATALOADER.NUM_WORKERS}
-
-
-def _train_arguments(cfg: CfgNode, mapper: Mapper | None = None) -> dict[str, Any]:
-    arguments = _test_arguments(cfg, cfg.DATASETS.TRAIN, mapper)
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        hint = describe_missing(cfg.DATALOADER.SAMPLER_TRAIN)
-        raise ValueError(f"DATALOADER.SAMPLER_TRAIN: {hint}")
-    # A negative SEED asks for another order in every run.
-    seed = cfg.SEED if cfg.SEED >= 0 else None
-    return arguments | {
-        "sampler": TrainingSampler(len(arguments["dataset"]), seed=seed),
-        "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
-        "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-    }
-
-
-@configurable(from_config=_train_arguments)
-def build_detection_train_loader(
-    dataset: list,
-    *,
-    mapper: Mapper | None,
-    sampler: data.Sampler | None = None,
-    total_batch_size: int,
-    aspect_ratio_grouping: bool = True,
-    num_workers: int = 0,
-) -> Iterable[list]:
-    """Endless loader of lists of mapped records; call it with these arguments or (cfg, mapper=...).
-
-    Args:
-        sampler: order of the records; None: a ``TrainingSampler``.
-        total_batch_size: over all processes, which share it equally.
-        aspect_ratio_grouping: batch landscape and other images apart, by "width" and "height".
-    """
-    world_size = comm.get_world_size()
-    assert total_batch_size > 0 and total_batch_size % world_size == 0, (
-        f"the total batch size {total_batch_size} does not divide over {world_size} processes"
-    )
-    batch_size = total_batch_size // world_size
-    sampler = sampler or TrainingSampler(len(dataset))
-    loader = data.DataLoader(
-        _Stream(_mapped(dataset, mapper), sampler, batch_size),
-        batch_size=None if aspect_ratio_grouping else batch_size,
-        drop_last=not aspect_ratio_grouping,
-        num_workers=num_workers,
-        collate_fn=trivial_batch_collator,
-        worker_init_fn=worker_init_reset_seed,
-    )
-    return _GroupedByAspectRatio(loader, batch_size) if aspect_ratio_grouping else loader
 
 
 @configurable(from_config=_test_arguments)

@@ -51,9 +51,6 @@ class Metadata(SimpleNamespace):
         )
         super().__setattr__(key, value)
 
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
     def set(self, **values: Any) -> Metadata:
         """Set several attributes; returns self."""
         for key, value in values.items():

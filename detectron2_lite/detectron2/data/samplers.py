@@ -9,21 +9,17 @@ from torch.utils.data import Sampler
 
 
 class TrainingSampler(Sampler):
-    """Endless passes over ``range(size)``; the processes take its indices in turn.
+    """Endless permutations of ``range(size)``; the processes take their indices in turn.
 
     Args:
         size: number of items, positive.
-        shuffle: permute every pass anew.
         seed: of the permutations, equal on all processes; None draws one that they share.
     """
 
-    def __init__(self, size: int, shuffle: bool = True, seed: int | None = None) -> None:
-        if not isinstance(size, int):
-            raise TypeError(f"the size of a TrainingSampler is an int, not {type(size)}")
+    def __init__(self, size: int, *, seed: int | None = None) -> None:
         if size <= 0:
             raise ValueError(f"the size of a TrainingSampler must be positive, not {size}")
         self._size = size
-        self._shuffle = shuffle
         self._seed = int(comm.shared_random_seed() if seed is None else seed)
         self._rank = comm.get_rank()
         self._world_size = comm.get_world_size()
@@ -34,10 +30,7 @@ class TrainingSampler(Sampler):
     def _stream(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed)
         while True:
-            if self._shuffle:
-                yield from torch.randperm(self._size, generator=generator).tolist()
-            else:
-                yield from range(self._size)
+            yield from torch.randperm(self._size, generator=generator).tolist()
 
 
 class InferenceSampler(Sampler):

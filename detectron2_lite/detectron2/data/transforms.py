@@ -11,22 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2._slice import describe_missing
 from fvcore.transforms.transform import (
-    BlendTransform,
     CropTransform,
     HFlipTransform,
     NoOpTransform,
-    PadTransform,
     Transform,
     TransformList,
     VFlipTransform,
 )
 from PIL import Image
-from torch.nn import functional as F
-
-_TORCH_MODES = {Image.NEAREST: "nearest", Image.BILINEAR: "bilinear", Image.BICUBIC: "bicubic"}
 
 
 class ResizeTransform(Transform):
@@ -38,19 +32,13 @@ class ResizeTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """Resize (h, w) or (h, w, C): uint8 with PIL, which antialiases, others in torch."""
+        """Resize uint8 (h, w) or (h, w, C) with PIL, which antialiases."""
         assert img.shape[:2] == (self.h, self.w), f"{img.shape} is not {self.h} x {self.w}"
-        interp = self.interp if interp is None else interp
-        size = (self.new_h, self.new_w)
-        shape = (*size, *img.shape[2:])
-        if img.dtype == np.uint8:
-            picture = Image.fromarray(img[:, :, 0] if shape[2:] == (1,) else img)
-            return np.asarray(picture.resize(size[::-1], interp)).reshape(shape)
-        planes = torch.from_numpy(np.ascontiguousarray(img)).reshape(1, self.h, self.w, -1)
-        mode = _TORCH_MODES[interp]
-        align = None if mode == "nearest" else False
-        resized = F.interpolate(planes.permute(0, 3, 1, 2), size, mode=mode, align_corners=align)
-        return resized.permute(0, 2, 3, 1).numpy().reshape(shape)
+        if img.dtype != np.uint8:
+            raise NotImplementedError(describe_missing(f"ResizeTransform of {img.dtype}"))
+        image = Image.fromarray(img[:, :, 0] if img.shape[2:] == (1,) else img)
+        resized = image.resize((self.new_w, self.new_h), self.interp if interp is None else interp)
+        return np.asarray(resized).reshape(self.new_h, self.new_w, *img.shape[2:])
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Scale points (N, 2) in x, y order."""
@@ -58,9 +46,6 @@ class ResizeTransform(Transform):
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return self.apply_image(segmentation, interp=Image.NEAREST)
-
-    def inverse(self) -> ResizeTransform:
-        return ResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
 
 
 class AugInput:
@@ -77,10 +62,6 @@ class AugInput:
         self.image = tfm.apply_image(self.image)
         if self.sem_seg is not None:
             self.sem_seg = tfm.apply_segmentation(self.sem_seg)
-
-    def apply_augmentations(self, augs: Sequence[Transform | Augmentation]) -> TransformList:
-        """``AugmentationList(augs)(self)``."""
-        return AugmentationList(augs)(self)
 
 
 class Augmentation:
@@ -159,32 +140,22 @@ class RandomFlip(Augmentation):
 class ResizeShortestEdge(Augmentation):
     """Resize so that the shorter side gets a random length, but the longer at most ``max_size``.
 
-    Args:
-        short_edge_length: (min, max) to draw from if ``sample_style`` is "range", the lengths to
-            choose from if it is "choice"; an int is the only choice.
+    ``short_edge_length`` is (min, max) to draw from, both included, or the only length.
     """
 
     def __init__(
-        self,
-        short_edge_length: int | Sequence[int],
-        max_size: int = sys.maxsize,
-        sample_style: str = "range",
-        interp: int = Image.BILINEAR,
+        self, short_edge_length: int | tuple[int, int], max_size: int = sys.maxsize
     ) -> None:
-        assert sample_style in ("range", "choice"), sample_style
         if isinstance(short_edge_length, int):
             short_edge_length = (short_edge_length, short_edge_length)
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        if self.sample_style == "range":
-            low, high = self.short_edge_length
-            size = np.random.randint(low, high + 1)
-        else:
-            size = int(np.random.choice(self.short_edge_length))
+        low, high = self.short_edge_length
+        size = np.random.randint(low, high + 1)
         height, width = image.shape[:2]
         target = self.get_output_shape(height, width, size, self.max_size)
-        return ResizeTransform(height, width, *target, self.interp)
+        return ResizeTransform(height, width, *target)
 
     @staticmethod
     def get_output_shape(
@@ -197,56 +168,6 @@ class ResizeShortestEdge(Augmentation):
             short, long = short * (max_size / long), long * (max_size / long)
         short, long = int(short + 0.5), int(long + 0.5)
         return (short, long) if oldh < oldw else (long, short)
-
-
-class ResizeScale(Augmentation):
-    """Resize to fit, without distortion, into the target box times a random scale."""
-
-    def __init__(
-        self,
-        min_scale: float,
-        max_scale: float,
-        target_height: int,
-        target_width: int,
-        interp: int = Image.BILINEAR,
-    ) -> None:
-        self._init(locals())
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        scale = np.random.uniform(self.min_scale, self.max_scale)
-        size = np.array(image.shape[:2])
-        factor = (scale * np.array([self.target_height, self.target_width]) / size).min()
-        new_h, new_w = np.round(size * factor).astype(int).tolist()
-        return ResizeTransform(*image.shape[:2], new_h, new_w, self.interp)
-
-
-class FixedSizeCrop(Augmentation):
-    """Random crop of (height, width); what an image lacks is padded at the right and the bottom.
-
-    ``pad=False`` leaves smaller images smaller; the values are for the image and for the labels.
-    """
-
-    def __init__(
-        self,
-        crop_size: tuple[int, int],
-        pad: bool = True,
-        pad_value: float = 128.0,
-        seg_pad_value: int = 255,
-    ) -> None:
-        self._init(locals())
-
-    def get_transform(self, image: np.ndarray) -> TransformList:
-        size, target = np.array(image.shape[:2]), np.array(self.crop_size)
-        # One draw places the window on the diagonal of the free range.
-        y, x = np.round(np.maximum(size - target, 0) * np.random.uniform()).astype(int).tolist()
-        kept_h, kept_w = np.minimum(size, target).tolist()
-        transforms: list[Transform] = [CropTransform(x, y, kept_w, kept_h)]
-        if self.pad:
-            pad_y, pad_x = np.maximum(target - size, 0).tolist()
-            transforms.append(
-                PadTransform(0, 0, pad_x, pad_y, kept_w, kept_h, self.pad_value, self.seg_pad_value)
-            )
-        return TransformList(transforms)
 
 
 class RandomCrop(Augmentation):
@@ -296,35 +217,3 @@ class RandomCrop_CategoryAreaConstraint(Augmentation):
             if len(areas) > 1 and areas.max() < areas.sum() * self.single_category_max_area:
                 break
         return crop
-
-
-class RandomBrightness(Augmentation):
-    """Blend the image with black: weight w for the image, 1 - w for the other.
-
-    w is drawn from [intensity_min, intensity_max); below 1 weakens, above 1 strengthens.
-    """
-
-    def __init__(self, intensity_min: float, intensity_max: float) -> None:
-        self._init(locals())
-
-    def get_transform(self, image: np.ndarray) -> Transform:
-        weight = np.random.uniform(self.intensity_min, self.intensity_max)
-        return BlendTransform(self._blend_with(image), 1 - weight, weight)
-
-    def _blend_with(self, image: np.ndarray) -> Any:
-        return 0
-
-
-class RandomContrast(RandomBrightness):
-    """As ``RandomBrightness``, with the mean value of the image instead of black."""
-
-    def _blend_with(self, image: np.ndarray) -> Any:
-        return image.mean()
-
-
-class RandomSaturation(RandomBrightness):
-    """As ``RandomBrightness``, with the grey version (ITU-R BT.601 luma) of an RGB image."""
-
-    def _blend_with(self, image: np.ndarray) -> Any:
-        assert image.shape[-1] == 3, f"RandomSaturation needs RGB, not {image.shape[-1]} channels"
-        return image.dot([0.299, 0.587, 0.114])[:, :, None]

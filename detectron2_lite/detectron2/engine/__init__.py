@@ -4,10 +4,8 @@
 
 from detectron2.engine.defaults import (
     DefaultTrainer,
-    create_ddp_model,
     default_argument_parser,
     default_setup,
-    default_writers,
 )
 from detectron2.engine.launch import DEFAULT_TIMEOUT, launch
 from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase

@@ -3,43 +3,27 @@
 import argparse
 import logging
 import os
-import weakref
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 import torch
+from detectron2._slice import describe_missing
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import hooks
-from detectron2.engine.train_loop import AMPTrainer, SimpleTrainer, TrainerBase
-from detectron2.evaluation import (
-    DatasetEvaluator,
-    inference_on_dataset,
-    print_csv_format,
-    verify_results,
-)
+from detectron2.engine.train_loop import SimpleTrainer, TrainerBase
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils import comm, events
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 
 _logger = logging.getLogger(__name__)
-
-
-def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
-    """The model, on CPU or GPU, in ``DistributedDataParallel`` if there are several processes."""
-    if comm.get_world_size() == 1:
-        return model
-    if any(parameter.is_cuda for parameter in model.parameters()):
-        kwargs.setdefault("device_ids", [comm.get_local_rank()])
-    return DistributedDataParallel(model, **kwargs)
 
 
 def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -82,48 +66,26 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 
-def default_writers(output_dir: str, max_iter: int | None = None) -> list[events.EventWriter]:
-    """Writers to the log, to ``output_dir``/metrics.json and to TensorBoard."""
-    PathManager.mkdirs(output_dir)
-    return [
-        events.CommonMetricPrinter(max_iter),
-        events.JSONWriter(os.path.join(output_dir, "metrics.json")),
-        events.TensorboardXWriter(output_dir),
-    ]
-
-
 class DefaultTrainer(TrainerBase):
-    """Training as the config says. Override the ``build_*`` methods to change a part of it.
+    """Training as the config says, for subclasses that put its parts together.
 
-    The loaders need an override that passes a mapper, and the evaluator has no default.
+    Their constructor calls that of ``TrainerBase``, sets the attributes below and registers
+    ``build_hooks()``; they define ``build_test_loader`` and ``build_evaluator``.
     """
+
+    cfg: CfgNode
+    checkpointer: DetectionCheckpointer
+    scheduler: LRScheduler
+    _trainer: SimpleTrainer
 
     model = property(attrgetter("_trainer.model"))
     data_loader = property(attrgetter("_trainer.data_loader"))
     optimizer = property(attrgetter("_trainer.optimizer"))
 
     build_model = staticmethod(build_model)
-    build_optimizer = staticmethod(build_optimizer)
-    build_lr_scheduler = staticmethod(build_lr_scheduler)
-    build_train_loader = staticmethod(build_detection_train_loader)
-    build_test_loader = staticmethod(build_detection_test_loader)
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__()
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
-        model = create_ddp_model(model, broadcast_buffers=False)
-        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer_class(model, data_loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        self.max_iter = cfg.SOLVER.MAX_ITER
-        self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+        raise NotImplementedError(describe_missing("the constructor of DefaultTrainer"))
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint in OUTPUT_DIR, else start with MODEL.WEIGHTS."""
@@ -149,15 +111,20 @@ class DefaultTrainer(TrainerBase):
         return self._last_eval_results
 
     def build_writers(self) -> list[events.EventWriter]:
-        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        """Writers to the log, to OUTPUT_DIR/metrics.json and to TensorBoard."""
+        folder = self.cfg.OUTPUT_DIR
+        PathManager.mkdirs(folder)
+        return [
+            events.CommonMetricPrinter(self.max_iter),
+            events.JSONWriter(os.path.join(folder, "metrics.json")),
+            events.TensorboardXWriter(folder),
+        ]
 
-    def train(self) -> dict[str, Any] | None:
-        """Train; returns the last results on rank 0 if TEST.EXPECTED_RESULTS checks them."""
+    def train(self) -> None:
+        """Train; NotImplementedError at once if TEST.EXPECTED_RESULTS wants results checked."""
+        if self.cfg.TEST.EXPECTED_RESULTS:
+            raise NotImplementedError(describe_missing("TEST.EXPECTED_RESULTS"))
         super().train(self.start_iter, self.max_iter)
-        if not (self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process()):
-            return None
-        verify_results(self.cfg, self._last_eval_results)
-        return self._last_eval_results
 
     def run_step(self) -> None:
         self._trainer.iter = self.iter
@@ -176,18 +143,13 @@ class DefaultTrainer(TrainerBase):
 
     @classmethod
     def test(
-        cls,
-        cfg: CfgNode,
-        model: nn.Module,
-        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
     ) -> dict[str, Any]:
         """Evaluate on DATASETS.TEST with one evaluator each (None: those of ``build_evaluator``).
 
         Returns {data set: results}, or just the results if there is one data set.
         """
         names = cfg.DATASETS.TEST
-        if isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
         assert evaluators is None or len(evaluators) == len(names), (
             f"{len(evaluators)} evaluators for {len(names)} data sets"
         )

@@ -11,8 +11,6 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from fvcore.common.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from fvcore.common.timer import Timer
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler as _LRScheduler
 
 _logger = logging.getLogger(__name__)
 
@@ -100,26 +98,16 @@ class EvalHook(HookBase):
 
 
 class LRScheduler(HookBase):
-    """Steps a schedule (by default the trainer's) and records "lr", that of the largest group."""
-
-    def __init__(
-        self, optimizer: Optimizer | None = None, scheduler: _LRScheduler | None = None
-    ) -> None:
-        self._optimizer = optimizer
-        self._scheduler = scheduler
-
-    @property
-    def scheduler(self) -> _LRScheduler:
-        return self._scheduler or self.trainer.scheduler
+    """Steps the trainer's schedule and records "lr", that of the largest group."""
 
     def after_step(self) -> None:
-        groups = (self._optimizer or self.trainer.optimizer).param_groups
+        groups = self.trainer.optimizer.param_groups
         rate = max(groups, key=lambda group: len(group["params"]))["lr"]
         self.trainer.storage.put_scalar("lr", rate, smoothing_hint=False)
-        self.scheduler.step()
+        self.trainer.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.scheduler.state_dict()
+        return self.trainer.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        self.scheduler.load_state_dict(state_dict)
+        self.trainer.scheduler.load_state_dict(state_dict)

@@ -175,26 +175,13 @@ class SimpleTrainer(TrainerBase):
 
 
 class AMPTrainer(SimpleTrainer):
-    """``SimpleTrainer`` with automatic mixed precision; needs CUDA at the first step.
-
-    Args:
-        grad_scaler: None makes one with torch's defaults.
-        precision: type of the low-precision operations.
-    """
+    """``SimpleTrainer`` in float16 where that is safe; needs CUDA at the first step."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable[Any],
-        optimizer: torch.optim.Optimizer,
-        *,
-        grad_scaler: torch.amp.GradScaler | None = None,
-        precision: torch.dtype = torch.float16,
+        self, model: nn.Module, data_loader: Iterable[Any], optimizer: torch.optim.Optimizer
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        self.precision = precision
-        on_gpu = torch.cuda.is_available()
-        self.grad_scaler = grad_scaler or torch.amp.GradScaler("cuda", enabled=on_gpu)
+        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
 
     def run_step(self) -> None:
         """One iteration; AssertionError without CUDA."""
@@ -202,7 +189,7 @@ class AMPTrainer(SimpleTrainer):
         super().run_step()
 
     def _precision(self) -> AbstractContextManager:
-        return torch.autocast("cuda", dtype=self.precision)
+        return torch.autocast("cuda", dtype=torch.float16)
 
     def _backward(self, loss: torch.Tensor) -> None:
         self.grad_scaler.scale(loss).backward()

@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from itertools import chain
 from time import perf_counter
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 import torch
+from detectron2._slice import describe_missing
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation.testing import print_csv_format as print_csv_format
-from detectron2.evaluation.testing import verify_results as verify_results
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
@@ -34,74 +33,34 @@ class DatasetEvaluator:
         """{task: {metric: value}}; None where another process has the result."""
 
 
-class DatasetEvaluators(DatasetEvaluator):
-    """Several evaluators as one; their results must not share a task."""
-
-    def __init__(self, evaluators: Sequence[DatasetEvaluator]) -> None:
-        self._evaluators = evaluators
-
-    def reset(self) -> None:
-        for evaluator in self._evaluators:
-            evaluator.reset()
-
-    def process(self, inputs: Sequence[dict], outputs: Sequence[Any]) -> None:
-        for evaluator in self._evaluators:
-            evaluator.process(inputs, outputs)
-
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Union of all results; empty off rank 0."""
-        merged: dict[str, dict[str, float]] = {}
-        for evaluator in self._evaluators:
-            results = evaluator.evaluate()
-            if comm.is_main_process() and results is not None:
-                twice = merged.keys() & results.keys()
-                assert not twice, f"several evaluators report {sorted(twice)}"
-                merged |= results
-        return merged
-
-
-@contextmanager
-def inference_context(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode; its former mode comes back at the end."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
+@torch.no_grad()
 def inference_on_dataset(
-    model: nn.Module,
-    data_loader: Any,
-    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
+    model: nn.Module, data_loader: Any, evaluator: DatasetEvaluator
 ) -> dict[str, Any]:
     """Run the model over a loader that has a length, in eval mode, and evaluate.
 
     Logs progress and time left every five seconds. Returns the evaluator's results, {} for None.
     """
     if not isinstance(evaluator, DatasetEvaluator):
-        evaluator = DatasetEvaluators(evaluator or [])
+        raise NotImplementedError(describe_missing("inference_on_dataset without one evaluator"))
     evaluator.reset()
     total = len(data_loader)
     _logger.info("Start inference on %d batches", total)
     start = logged = perf_counter()
-    with inference_context(model), torch.no_grad():
+    was_training = model.training
+    model.eval()
+    try:
         for done, inputs in enumerate(data_loader, start=1):
             evaluator.process(inputs, model(inputs))
             if (now := perf_counter()) - logged > 5:
                 logged = now
                 eta = timedelta(seconds=int((now - start) / done * (total - done)))
                 _logger.info("Inference done %d/%d. ETA=%s", done, total, eta)
+    finally:
+        model.train(was_training)
     spent = perf_counter() - start
     _logger.info("Total inference time: %.2f s (%.4f s / batch)", spent, spent / max(total, 1))
     return evaluator.evaluate() or {}
-
-
-def load_image_into_numpy_array(filename: str, dtype: Any = None) -> np.ndarray:
-    """Pixels of an image file, (H, W) for masks."""
-    with PathManager.open(filename, "rb") as file:
-        return np.asarray(Image.open(file), dtype=dtype)
 
 
 class SemSegEvaluator(DatasetEvaluator):
@@ -113,23 +72,15 @@ class SemSegEvaluator(DatasetEvaluator):
     Args:
         distributed: sum up over all processes.
         output_dir: gets sem_seg_predictions.json (run-length encoded masks); None: no file.
-        sem_seg_loading_fn: called as ``fn(file_name, dtype=int)``.
     """
 
     def __init__(
-        self,
-        dataset_name: str,
-        distributed: bool = True,
-        output_dir: str | None = None,
-        *,
-        sem_seg_loading_fn: Callable[..., np.ndarray] = load_image_into_numpy_array,
+        self, dataset_name: str, distributed: bool = True, output_dir: str | None = None
     ) -> None:
         meta = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._distributed = distributed
         self._output_dir = output_dir
-        self._cpu_device = torch.device("cpu")
-        self.sem_seg_loading_fn = sem_seg_loading_fn
         self.input_file_to_gt_file = {
             record["file_name"]: record["sem_seg_file_name"]
             for record in DatasetCatalog.get(dataset_name)
@@ -153,9 +104,10 @@ class SemSegEvaluator(DatasetEvaluator):
         Raises ValueError if a mask has a label that is neither a class nor the ignored one.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            predicted = output["sem_seg"].argmax(dim=0).to(self._cpu_device).numpy()
+            predicted = output["sem_seg"].argmax(dim=0).cpu().numpy()
             mask_file = self.input_file_to_gt_file[record["file_name"]]
-            truth = self.sem_seg_loading_fn(mask_file, dtype=int)
+            with PathManager.open(mask_file, "rb") as file:
+                truth = np.asarray(Image.open(file), dtype=int)
             truth = np.where(truth == self._ignore_label, self._num_classes, truth)
             unknown = truth[(truth < 0) | (truth > self._num_classes)]
             if unknown.size:

@@ -1,12 +1,8 @@
-"""Printing and checking results."""
+"""Printing and flattening results."""
 
 import logging
-import sys
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from detectron2.config import CfgNode
 
 _logger = logging.getLogger(__name__)
 
@@ -18,19 +14,6 @@ def print_csv_format(results: Mapping[str, Mapping[str, float]]) -> None:
         _logger.info("copypaste: Task: %s", task)
         _logger.info("copypaste: %s", ",".join(main))
         _logger.info("copypaste: %s", ",".join(f"{value:.4f}" for value in main.values()))
-
-
-def verify_results(cfg: CfgNode, results: Mapping[str, Mapping[str, float]]) -> bool:
-    """Compare with TEST.EXPECTED_RESULTS, rows (task, metric, value, tolerance).
-
-    Returns True; a missing metric or one off by more than its tolerance exits with status 1.
-    """
-    for task, metric, value, tolerance in cfg.TEST.EXPECTED_RESULTS:
-        # Written so that NaN fails.
-        if not abs(results[task].get(metric, np.nan) - value) <= tolerance:
-            _logger.error("%s/%s of %s is not %s +- %s", task, metric, results, value, tolerance)
-            sys.exit(1)
-    return True
 
 
 def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,12 @@
-"""Optimizers and schedules from the config."""
+"""Parameter groups, gradient clipping and schedules."""
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
-    CosineParamScheduler,
     LinearParamScheduler,
-    MultiStepParamScheduler,
     ParamScheduler,
 )
 from torch import nn
@@ -47,16 +44,14 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: type[Optimizer]) -> typ
 def get_default_optimizer_params(
     model: nn.Module,
     base_lr: float | None = None,
-    weight_decay: float | None = None,
     weight_decay_norm: float | None = None,
     lr_factor_func: Callable[[str], float] | None = None,
-    overrides: dict[str, dict[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters, each parameter once, by equal hyperparameters.
 
     What stays None is left to the optimizer. ``weight_decay_norm`` is for normalization layers,
-    ``lr_factor_func`` maps a full parameter name to a factor on ``base_lr``, and ``overrides`` the
-    last part of a name to hyperparameters, which win. ValueError for a factor without ``base_lr``.
+    ``lr_factor_func`` maps a full parameter name to a factor on ``base_lr``. ValueError for a
+    factor without ``base_lr``.
     """
     if base_lr is None and lr_factor_func is not None:
         raise ValueError("lr_factor_func needs base_lr")
@@ -67,41 +62,25 @@ def get_default_optimizer_params(
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            chosen = {"lr": base_lr, "weight_decay": weight_decay}
-            if weight_decay_norm is not None and isinstance(module, _NORMS):
+            chosen = {"lr": base_lr}
+            if isinstance(module, _NORMS):
                 chosen["weight_decay"] = weight_decay_norm
             if lr_factor_func is not None:
                 chosen["lr"] = base_lr * lr_factor_func(f"{module_name}.{name}")
-            chosen |= (overrides or {}).get(name, {})
             key = tuple((option, value) for option, value in chosen.items() if value is not None)
             groups.setdefault(key, []).append(parameter)
     return [{**dict(key), "params": members} for key, members in groups.items()]
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """SGD over the trainable parameters, as ``SOLVER`` says."""
-    solver = cfg.SOLVER
-    groups = get_default_optimizer_params(
-        model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
-    )
-    return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
-        groups,
-        lr=solver.BASE_LR,
-        momentum=solver.MOMENTUM,
-        nesterov=solver.NESTEROV,
-        weight_decay=solver.WEIGHT_DECAY,
-    )
-
-
 class WarmupParamScheduler(CompositeParamScheduler):
     """A schedule whose first part is replaced by a warm-up.
+
+    The warm-up hides the beginning of the schedule.
 
     Args:
         warmup_factor: first value, as a multiple of the schedule's own first value.
         warmup_length: fraction of training, in [0, 1].
         warmup_method: "linear" rises to where the schedule continues, "constant" stays.
-        rescale_interval: squeeze the whole schedule into what is left after the warm-up, which
-            otherwise hides its beginning.
     """
 
     def __init__(
@@ -110,17 +89,16 @@ class WarmupParamScheduler(CompositeParamScheduler):
         warmup_factor: float,
         warmup_length: float,
         warmup_method: str = "linear",
-        rescale_interval: bool = False,
     ) -> None:
         if warmup_method not in ("linear", "constant"):
             raise ValueError(f"unknown warmup_method {warmup_method!r}: use 'linear' or 'constant'")
         first = last = warmup_factor * scheduler(0.0)
         if warmup_method == "linear":
-            last = scheduler(0.0 if rescale_interval else warmup_length)
+            last = scheduler(warmup_length)
         super().__init__(
             [LinearParamScheduler(first, last), scheduler],
             lengths=[warmup_length, 1 - warmup_length],
-            interval_scaling=["rescaled", "rescaled" if rescale_interval else "fixed"],
+            interval_scaling=["rescaled", "fixed"],
         )
 
 
@@ -143,22 +121,3 @@ class LRMultiplier(LRScheduler):
     def get_lr(self) -> list[float]:
         factor = self._multiplier(self.last_epoch / self._max_iter)
         return [factor * base_lr for base_lr in self.base_lrs]
-
-
-def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRMultiplier:
-    """WarmupMultiStepLR or WarmupCosineLR, as ``SOLVER`` says; ValueError for another name."""
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        steps = [step for step in solver.STEPS if step <= solver.MAX_ITER]
-        values = [solver.GAMMA**decays for decays in range(len(steps) + 1)]
-        schedule = MultiStepParamScheduler(values, milestones=steps, num_updates=solver.MAX_ITER)
-    elif solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
-        schedule = CosineParamScheduler(1, solver.BASE_LR_END / solver.BASE_LR)
-    else:
-        raise ValueError(f"unknown SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME!r}")
-    warmup_length = min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0)
-    schedule = WarmupParamScheduler(
-        *(schedule, solver.WARMUP_FACTOR, warmup_length),
-        *(solver.WARMUP_METHOD, solver.RESCALE_INTERVAL),
-    )
-    return LRMultiplier(optimizer, schedule, max_iter=solver.MAX_ITER)

@@ -13,22 +13,6 @@ class ImageList:
         self.tensor = tensor
         self.image_sizes = image_sizes
 
-    def __len__(self) -> int:
-        return len(self.image_sizes)
-
-    def __getitem__(self, idx: int) -> torch.Tensor:
-        """Image ``idx`` without its padding, (..., h, w)."""
-        height, width = self.image_sizes[idx]
-        return self.tensor[idx, ..., :height, :width]
-
-    @property
-    def device(self) -> torch.device:
-        return self.tensor.device
-
-    def to(self, *args: object, **kwargs: object) -> ImageList:
-        """Like :meth:`torch.Tensor.to`."""
-        return ImageList(self.tensor.to(*args, **kwargs), self.image_sizes)
-
     @staticmethod
     def from_tensors(
         tensors: list[torch.Tensor], size_divisibility: int = 0, pad_value: float = 0.0

@@ -33,17 +33,11 @@ def create_local_process_group(num_workers_per_machine: int) -> None:
     _local_group, _ = dist.new_subgroups(num_workers_per_machine)
 
 
-def get_local_process_group() -> dist.ProcessGroup:
-    assert _local_group is not None, "start processes with detectron2.engine.launch"
-    return _local_group
-
-
 def get_local_rank() -> int:
-    return dist.get_rank(get_local_process_group()) if dist.is_initialized() else 0
-
-
-def get_local_size() -> int:
-    return dist.get_world_size(get_local_process_group()) if dist.is_initialized() else 1
+    if not dist.is_initialized():
+        return 0
+    assert _local_group is not None, "start processes with detectron2.engine.launch"
+    return dist.get_rank(_local_group)
 
 
 def destroy_process_groups() -> None:
@@ -74,20 +68,19 @@ def _cpu_group() -> dist.ProcessGroup:
     return dist.new_group(backend="gloo") if dist.get_backend() == "nccl" else dist.group.WORLD
 
 
-def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+def all_gather(data: Any) -> list[Any]:
     """Picklable ``data`` of every process, in rank order, on every process."""
     if get_world_size() == 1:
         return [data]
-    group = group or _cpu_group()
-    gathered: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(gathered, data, group=group)
+    gathered: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(gathered, data, group=_cpu_group())
     return gathered
 
 
-def gather(data: Any, dst: int = 0) -> list[Any]:
-    """Like ``all_gather``, on rank ``dst`` only; ``[]`` elsewhere."""
+def gather(data: Any) -> list[Any]:
+    """Like ``all_gather``, on rank 0 only; ``[]`` elsewhere."""
     gathered = all_gather(data)
-    return gathered if get_rank() == dst else []
+    return gathered if is_main_process() else []
 
 
 def shared_random_seed() -> int:

@@ -1,4 +1,4 @@
-"""Seeds and versions."""
+"""Seeds."""
 
 import logging
 import os
@@ -7,8 +7,6 @@ import secrets
 
 import numpy as np
 import torch
-
-TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def seed_all_rng(seed: int | None = None) -> None:

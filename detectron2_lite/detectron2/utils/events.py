@@ -42,9 +42,6 @@ class EventStorage:
     def __exit__(self, *exc_info: object) -> None:
         assert _active.pop() is self, "storages were left in another order than entered"
 
-    def step(self) -> None:
-        self.iter += 1
-
     def put_scalar(
         self, name: str, value: Any, smoothing_hint: bool = True, cur_iter: int | None = None
     ) -> None:
@@ -104,7 +101,7 @@ class _ScalarWriter(EventWriter):
 
     def _take_new(self) -> list[tuple[int, str, float]]:
         """(iteration, name, value) not handed out before, by iteration."""
-        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        latest = get_event_storage().latest_with_smoothing_hint()
         scalars = sorted((iteration, name, value) for name, (value, iteration) in latest.items())
         new = [scalar for scalar in scalars if scalar[0] > self._written_up_to]
         self._written_up_to = new[-1][0] if new else self._written_up_to
@@ -114,8 +111,7 @@ class _ScalarWriter(EventWriter):
 class JSONWriter(_ScalarWriter):
     """Appends ``{"iteration": i, <scalar>: value, ...}`` to a file, one line per iteration."""
 
-    def __init__(self, json_file: str, window_size: int = 20) -> None:
-        self._window_size = window_size
+    def __init__(self, json_file: str) -> None:
         self._file = PathManager.open(json_file, "a")
 
     def write(self) -> None:
@@ -132,8 +128,7 @@ class JSONWriter(_ScalarWriter):
 class TensorboardXWriter(_ScalarWriter):
     """Writes scalars to a TensorBoard folder, made on the first write."""
 
-    def __init__(self, log_dir: str, window_size: int = 20) -> None:
-        self._window_size = window_size
+    def __init__(self, log_dir: str) -> None:
         self._log_dir = log_dir
 
     @cached_property
@@ -152,23 +147,19 @@ class TensorboardXWriter(_ScalarWriter):
 
 
 class CommonMetricPrinter(EventWriter):
-    """Logs one line: ETA, iteration, losses, seconds per iteration, learning rate, GPU memory.
+    """Logs one line: ETA, iteration, losses, seconds per iteration, learning rate, GPU memory."""
 
-    Without ``max_iter`` (iterations in all) the line has no ETA.
-    """
-
-    def __init__(self, max_iter: int | None = None, window_size: int = 20) -> None:
-        self._window_size = window_size
+    def __init__(self, max_iter: int) -> None:
         self._max_iter = max_iter
 
     def write(self) -> None:
         storage = get_event_storage()
         if storage.iter == self._max_iter:  # training is complete
             return
-        latest = storage.latest_with_smoothing_hint(self._window_size)
+        latest = storage.latest_with_smoothing_hint()
         values = {name: value for name, (value, _) in latest.items()}
         fields = [f"iter: {storage.iter}"]
-        if self._max_iter is not None and "time" in values:
+        if "time" in values:
             left = self._max_iter - storage.iter - 1
             seconds = storage.history("time").median(1000) * left
             storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)

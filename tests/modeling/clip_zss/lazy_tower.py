@@ -13,7 +13,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from zss_d2.clip import build_clip_towers
-from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier
+from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
 
 TAGS = {"toy": {"hf_hub": "some/repo/"}}
 

@@ -6,8 +6,8 @@ import torch
 from detectron2.modeling import build_model
 
 from tests.modeling.method_tester import MethodTester, batch
-from zss_d2.clip import build as clip_build
-from zss_d2.config import validate_config
+from zss_d2.clip import towers as clip_build
+from zss_d2.config.defaults import validate_config
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.errors import ZssError
 

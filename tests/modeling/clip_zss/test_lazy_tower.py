@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from tests.clip.weight_files import tiny_clip
+from tests.clip.weights.weight_files import tiny_clip
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -9,7 +9,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from zss_d2.data.mini.vocabulary import COLOURS, PATTERNS, STUFF
+from zss_d2.data.synthetic.mini.vocabulary import COLOURS, PATTERNS, STUFF
 from zss_d2.errors import ZssError
 
 CONTEXT_LENGTH = 32

@@ -15,18 +15,18 @@ from zss_d2.clip import ClipTowers, build_clip_towers
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import class_wording
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
-from zss_d2.modeling.methods.clip_zss.encoders import build_student
-from zss_d2.modeling.methods.clip_zss.global_learning import GlobalLearning
-from zss_d2.modeling.methods.clip_zss.learner import Learner, PixelLosses
-from zss_d2.modeling.methods.clip_zss.pixel_learning import (
+from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier, joint_dim
+from zss_d2.modeling.methods.clip_zss.criterion import Learner, PixelLosses
+from zss_d2.modeling.methods.clip_zss.glm import GlobalLearning
+from zss_d2.modeling.methods.clip_zss.plm.loss import (
     PixelLearning,
     RegionSettings,
 )
-from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED
-from zss_d2.modeling.methods.clip_zss.synthesizer import Synthesizer
+from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
+from zss_d2.modeling.methods.clip_zss.plm.synthesizer import Synthesizer
+from zss_d2.modeling.methods.clip_zss.students import build_student
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
 from zss_d2.modeling.methods.clip_zss.teacher_cache import CachedTeacher
-from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier, joint_dim
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 STATISTICS = {

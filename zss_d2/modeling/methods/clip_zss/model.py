@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import build_parts
-from zss_d2.modeling.methods.clip_zss.learner import Learner, LearnerInputs
-from zss_d2.modeling.methods.clip_zss.pseudo_labels import UNLABELLED, resize_labels
+from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
+from zss_d2.modeling.methods.clip_zss.criterion import Learner, LearnerInputs
+from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED, resize_labels
 from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
-from zss_d2.modeling.methods.clip_zss.text_classifier import TextClassifier
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 _LEARNER = "learner."

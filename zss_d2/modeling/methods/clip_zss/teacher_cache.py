@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zss_d2.clip import ImageFeatures
-from zss_d2.data.writing import write_atomic
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+from zss_d2.utils.writing import write_atomic
 
 _DIGEST_BYTES = 16
 

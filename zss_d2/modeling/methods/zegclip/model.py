@@ -7,8 +7,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from zss_d2.modeling.decoder_segmentor import DecoderSegmentor
 from zss_d2.modeling.methods.zegclip.decoder import TextQueryDecoder
+from zss_d2.modeling.two_tower.segmentor import DecoderSegmentor
 
 
 @META_ARCH_REGISTRY.register()

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from tests.conftest import ROOT
+from zss_d2.config.defaults import add_zss_config, validate_config
+from zss_d2.engine import load_config
+from zss_d2.engine.optimizer import build_optimizer
+
+CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_merges_and_is_valid(path: Path):
+    cfg = get_cfg()
+    add_zss_config(cfg)
+    cfg.merge_from_file(str(path))
+    validate_config(cfg)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_makes_a_model(path: Path):
+    """Of its own size, if not with its weights; and, where there is something to train, an
+    optimizer: its learning rates name its parts."""
+    towers = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu"]
+    towers += ["MODEL.CLIP_ZSS.ENCODER.PRETRAINED", False]
+    # A base config has the model of another one, but not yet its data.
+    data = ["DATASETS.TRAIN", ("zss_voc_train",)] if path.stem == "Base-ZeroShot" else []
+    cfg = load_config(path, [*towers, *data])
+    model = build_model(cfg)
+    assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE
+    if any(p.requires_grad for p in model.parameters()):
+        assert build_optimizer(cfg, model).param_groups
+
+
+def test_voc_follows_the_documented_zegclip_settings():
+    """reference: settings of ZegCLIP's released VOC configuration."""
+    cfg = get_cfg()
+    add_zss_config(cfg)
+    cfg.merge_from_file(str(ROOT / "configs/ldvc_voc.yaml"))
+    solver = cfg.SOLVER
+    assert (cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED) == ("ViT-B-16", "openai")
+    assert (solver.MAX_ITER, solver.IMS_PER_BATCH, solver.BASE_LR) == (20000, 16, 2e-5)
+    assert (solver.WEIGHT_DECAY, solver.WARMUP_ITERS, solver.MIN_LR) == (0.01, 1500, 1e-6)
+    assert cfg.INPUT.CROP.SIZE == [512, 512]
+    assert (cfg.TEST.SLIDE.CROP, cfg.TEST.SLIDE.STRIDE) == (512, 426)
+    assert (cfg.MODEL.LOSS.FOCAL_WEIGHT, cfg.MODEL.LOSS.DICE_WEIGHT) == (100.0, 1.0)
+
+
+def test_every_method_key_is_commented():
+    """A key without a comment above it cannot be understood from the config alone."""
+    for path in ROOT.glob("zss_d2/modeling/methods/*/defaults.yaml"):
+        lines = path.read_text().splitlines()
+        for key in yaml.safe_load(path.read_text()):
+            line = next(i for i, text in enumerate(lines) if text.startswith(f"{key}:"))
+            above = next(text for text in reversed(lines[:line]) if not text[:1].isalpha())
+            assert above.startswith("#"), f"{path.parent.name}: {key}"

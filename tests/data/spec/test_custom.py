@@ -1,0 +1,170 @@
+"""Data sets of one's own: the description, its mistakes, and training on six images."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.data.spec.custom import load_custom, register_custom
+from zss_d2.data.synthetic import toy_custom
+from zss_d2.engine import ZeroShotTrainer
+from zss_d2.errors import ZssError
+
+
+def rewrite(path: Path, **changes: object) -> Path:
+    data = yaml.safe_load(path.read_text()) | changes
+    path.write_text(yaml.safe_dump({k: v for k, v in data.items() if v is not None}))
+    return path
+
+
+def error(path: Path) -> str:
+    with pytest.raises(ZssError) as caught:
+        register_custom([path])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_splits_are_registered_with_their_lists(yard):
+    register_custom([yard])
+    records = DatasetCatalog.get("zss_yard_train")
+    assert [record["image_id"] for record in records] == [f"yard_{i}" for i in range(4)]
+    assert [r["image_id"] for r in DatasetCatalog.get("zss_yard_val")] == ["yard_4", "yard_5"]
+    metadata = MetadataCatalog.get("zss_yard_val")
+    assert metadata.stuff_classes == ["ground", "disc", "square", "stripe"]
+    assert metadata.unseen_classes == ["stripe"]
+    assert metadata.ignore_label == 255
+    assert Path(records[0]["file_name"]).parent == yard.parent / "photos"
+
+
+def test_without_lists_a_split_is_all_of_its_folder(yard):
+    folders = {"images": "photos", "masks": "masks"}
+    register_custom([rewrite(yard, splits={"all": folders}, name="whole")])
+    assert len(DatasetCatalog.get("zss_whole_all")) == 6
+
+
+def test_unseen_may_be_empty_and_facts_may_be_left_out(yard):
+    custom = load_custom(rewrite(yard, unseen=[], ignore_label=None))
+    assert custom.benchmark.unseen_names == ()
+    assert custom.benchmark.ignore_label == 255
+
+
+def test_masks_with_raw_ids_get_train_ids_once(yard, tmp_path):
+    for path in (yard.parent / "masks").iterdir():
+        labels = np.asarray(Image.open(path)).astype(np.uint16)
+        Image.fromarray(np.where(labels == 3, 0, labels * 100 + 100).astype(np.uint16)).save(path)
+    mapping = {0: "stripe", 100: "ground", 200: "disc", 300: 2, 400: 255}
+    register_custom([rewrite(yard, name="raw", raw_to_train=mapping)])
+    (record, *others) = DatasetCatalog.get("zss_raw_train")
+    assert len(others) == 3
+    converted = Path(record["sem_seg_file_name"])
+    assert converted.is_relative_to(tmp_path / "datasets" / "zss" / "raw" / "annotations")
+    original = np.asarray(Image.open(yard.parent / "masks" / converted.name))
+    labels = ZeroShotMapper(is_train=True, augmentations=[], hide_unseen_labels=False)(record)
+    expected = np.select([original == raw for raw in (0, 100, 200, 300)], [3, 0, 1, 2])
+    assert np.array_equal(labels["sem_seg"].numpy(), expected)
+    before = converted.stat().st_mtime_ns
+    DatasetCatalog.get("zss_raw_train")
+    assert converted.stat().st_mtime_ns == before
+
+
+def test_an_edited_map_never_meets_masks_of_the_old_one(yard):
+    for train_ids in ([0, 1, 2, 3], [0, 1, 3, 2]):
+        mapping = dict(enumerate(train_ids))
+        register_custom([rewrite(yard, name="edited", raw_to_train=mapping)])
+        for record in DatasetCatalog.get("zss_edited_train"):
+            mask = Path(record["sem_seg_file_name"])
+            original = np.asarray(Image.open(yard.parent / "masks" / mask.name))
+            assert np.array_equal(np.asarray(Image.open(mask)), np.array(train_ids)[original])
+
+
+def test_a_raw_value_outside_the_map_is_named_with_its_file(yard):
+    mapping = {0: 0, 1: 1, 2: 2, 9: "stripe"}
+    register_custom([rewrite(yard, name="holes", raw_to_train=mapping)])
+    with pytest.raises(ZssError, match=r"yard_\d\.png: value 3 \(\d+ pixels\) without a meaning"):
+        DatasetCatalog.get("zss_holes_train")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("disc, square", "disc, disc", "line 2: key 'classes': 'disc' is listed 2 times"),
+        ("[stripe]", "[strip]", "line 3: key 'unseen': unknown class 'strip' (did you mean"),
+        ("unseen:", "unsen:", "line 3: key 'top level': unknown key 'unsen'"),
+        ("name: yard", "name: my yard", "line 1: key 'name': 'my yard' may hold only"),
+        ("name: yard", "name: voc", "line 1: key 'name': 'voc' is a benchmark of the package"),
+        ("ignore_label: 255", "ignore_label: 2", "line 4: key 'ignore_label': 2 is the id of"),
+        ("ignore_label: 255", "name: twice", "line 4: invalid yaml (key 'name' is given twice)"),
+        ("[stripe]", "[stripe", "invalid yaml"),
+        ("images: photos", "images: fotos", "fotos: no such folder; correct splits.train"),
+        ("masks: masks", "masks: train.txt", "train.txt: this is a file, a folder is needed"),
+        ("list: train.txt", "list: tran.txt", "tran.txt: no such list; lists in that folder: tr"),
+        ("images: photos, ", "", "line 6: key 'splits.train': the key 'images' is missing"),
+        ("splits:", "raw_to_train: {0: 0, 1: 1}\nsplits:", "no raw value maps to 2 ('square')"),
+        ("splits:", "raw_to_train: {0: 0, x: 1}\nsplits:", "line 5: key 'raw_to_train': raw"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_remedy(yard, old, new, expected):
+    text = yard.read_text()
+    assert old in text
+    yard.write_text(text.replace(old, new, 1))
+    message = error(yard)
+    assert expected in message
+    assert str(yard.parent) in message
+
+
+def test_a_missing_description_and_one_that_is_a_list(yard):
+    assert "absent.yaml: cannot read" in error(yard.with_name("absent.yaml"))
+    yard.write_text("- a\n- b\n")
+    assert "must be an object" in error(yard)
+
+
+def test_an_image_of_the_list_without_mask_is_named(yard):
+    (yard.parent / "masks" / "yard_1.png").unlink()
+    register_custom([yard])
+    with pytest.raises(ZssError, match=r"masks: no mask for 1 \(yard_1\); correct splits\.train"):
+        DatasetCatalog.get("zss_yard_train")
+
+
+def test_six_images_are_trained_and_scored(yard, make_cfg, tmp_path):
+    register_custom([yard])
+    cfg = make_cfg(
+        *("DATASETS.CUSTOM", (str(yard),)),
+        *("DATASETS.TRAIN", ("zss_yard_train",), "DATASETS.TEST", ("zss_yard_val",)),
+        *("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0),
+    )
+    Path(cfg.OUTPUT_DIR).mkdir()
+    trainer = ZeroShotTrainer(cfg)
+    trainer.train()
+    metrics = json.loads((tmp_path / "output" / "results.json").read_text())["zss_yard_val"]
+    assert {"mIoU", "mIoU-S", "mIoU-U", "hIoU", "IoU-stripe"} <= metrics.keys()
+    assert not math.isnan(metrics["mIoU-U"])
+
+
+def test_the_generator_repeats_itself_and_spares_other_files(yard, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in yard.parent.rglob("*") if path.is_file()}
+    assert toy_custom.main([str(yard.parent)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    assert toy_custom.main([str(tmp_path / "full")]) == 2
+    assert "thesis.txt" in capsys.readouterr().err
+
+
+def test_paths_may_hold_variables(yard, monkeypatch):
+    monkeypatch.setenv("YARD", str(yard.parent))
+    data = yaml.safe_load(yard.read_text())
+    for split in data["splits"].values():
+        split["images"] = f"$YARD/{split['images']}"
+    register_custom([rewrite(yard, splits=data["splits"])])
+    assert len(DatasetCatalog.get("zss_yard_train")) == 4
+    monkeypatch.delenv("YARD")
+    assert "$YARD" in error(yard)

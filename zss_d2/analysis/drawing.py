@@ -1,0 +1,125 @@
+"""Label maps in colour, beside each other, with a legend."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from zss_d2.analysis.lettering import class_labels, drawn_title, legend, style
+from zss_d2.utils.text import wrapped
+
+IGNORED = (0.85, 0.85, 0.85)
+# Room for one entry of the legend, more if letters of that width need it, inches.
+LEGEND_WIDTH = 2.9
+LETTER_WIDTH = 0.076
+# Letters of a title above a column.
+TITLE_WIDTH = 20
+# Name, colour, whether it is unseen.
+LegendEntry = tuple[str, tuple, bool]
+
+
+def class_colours(number: int) -> np.ndarray:
+    """Colours (number, 3) in 0..1, each as far as CIELAB has it from white, void and all before."""
+    steps = np.linspace(0, 1, 12, dtype=np.float32)
+    candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    lab = _lab(candidates)
+    readable = (lab[:, 0] > 30) & (lab[:, 0] < 90)
+    candidates, lab = candidates[readable], lab[readable]
+    taken = _lab(np.array([IGNORED, (1, 1, 1)], np.float32))
+    distance = np.linalg.norm(lab[:, None] - taken, axis=-1).min(axis=1)
+    chosen = []
+    for _ in range(number):
+        best = int(distance.argmax())
+        chosen.append(candidates[best])
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=-1))
+    return np.array(chosen, dtype=float).reshape(number, 3)
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """RGB (N, 3), float32 in 0..1, -> CIELAB (N, 3)."""
+    return cv2.cvtColor(rgb[None], cv2.COLOR_RGB2LAB)[0]
+
+
+def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Paint labels (H, W) -> (H, W, 3) in 0..1; what is no class is grey."""
+    lut = np.concatenate([colours, [IGNORED]])
+    return lut[np.where(labels < len(colours), labels, len(colours))]
+
+
+def label_picture(
+    photos: Sequence[np.ndarray],
+    columns: Sequence[tuple[str, Sequence[np.ndarray]]],
+    class_names: Sequence[str],
+    unseen_names: Sequence[str],
+    row_titles: Sequence[str] = (),
+) -> Figure:
+    """Photos in the first column, then one column per entry of ``columns``.
+
+    Args:
+        photos: (H, W, 3) uint8, one per row.
+        columns: title and labels (H, W) per row.
+        class_names: in the order of their ids; those that occur make the legend.
+        unseen_names: set in bold there.
+        row_titles: text at the left of each row.
+    """
+    colours, labels = class_colours(len(class_names)), class_labels(class_names)
+    painted = [(title, [colourise(x, colours) for x in maps]) for title, maps in columns]
+    shown = np.unique(np.concatenate([x.ravel() for _, maps in columns for x in maps]))
+    entries = [
+        (labels[i], tuple(colours[i]), class_names[i] in unseen_names)
+        for i in shown
+        if i < len(labels)
+    ]
+    nothing = "unlabelled" if "void" in labels else "void"
+    return _draw(
+        [("photo", list(photos)), *painted], [*entries, (nothing, IGNORED, False)], row_titles
+    )
+
+
+def _draw(
+    columns: Sequence[tuple[str, list[np.ndarray]]],
+    entries: Sequence[LegendEntry],
+    row_titles: Sequence[str],
+) -> Figure:
+    rows = len(columns[0][1])
+    width = max(2.2 * len(columns), 3 * LEGEND_WIDTH)
+    names = [f"{name} (unseen)" if unseen else name for name, _, unseen in entries]
+    entry_width = max(LEGEND_WIDTH, 0.6 + LETTER_WIDTH * max(map(len, names)))
+    legend_columns = max(int(width / entry_width), 1)
+    legend_rows = -(-len(entries) // legend_columns)
+    titles = [wrapped(drawn_title(title), TITLE_WIDTH) for title, _ in columns]
+    title_rows = 1 + max(title.count("\n") for title in titles)
+    height = 2.2 * rows + 0.25 * legend_rows + 0.2 * (1 + title_rows)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for column, (title, (_, images)) in enumerate(zip(titles, columns, strict=True)):
+        axes[0, column].set_title(title, **style([title]))
+        for row, image in enumerate(images):
+            axes[row, column].imshow(image, interpolation="nearest")
+            axes[row, column].set(xticks=[], yticks=[])
+            axes[row, column].spines[:].set_visible(False)
+    for axis, title in zip(axes[:, 0], row_titles, strict=False):
+        axis.set_ylabel(title, fontsize="small")
+    box = legend(
+        figure,
+        [Patch(color=colour) for _, colour, _ in entries],
+        names,
+        loc="outside lower center",
+        ncols=legend_columns,
+        fontsize="small",
+    )
+    for text, (_, _, unseen) in zip(box.get_texts(), entries, strict=True):
+        text.set_fontweight("bold" if unseen else "normal")
+    return figure
+
+
+def png(figure: Figure, dpi: int = 120) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

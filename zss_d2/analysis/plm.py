@@ -1,0 +1,229 @@
+"""What pixel learning (PLM of CLIP-ZSS) makes of training images, and how pure its regions are.
+
+    zss plm --config-file configs/clip_zss_mini.yaml --images 6 \\
+        --output plm.png MODEL.CLIP_ZSS.FUSION_THRESHOLD 0.9
+
+Columns: image, full ground truth, clusters for every window size, fused regions, F. A region's
+purity is the share of its most frequent class, unseen ones included, among its labelled pixels. It
+is a diagnostic: training sees neither the purity nor the unseen labels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from zss_d2.analysis.drawing import class_colours, colourise, png
+from zss_d2.analysis.runs import MAX_IMAGES, tool_config
+from zss_d2.clip import build_clip_towers
+from zss_d2.data.files.images import read_mask
+from zss_d2.data.labels import hide_unseen
+from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.errors import ZssError, command
+from zss_d2.modeling.methods.clip_zss.build import region_settings
+from zss_d2.modeling.methods.clip_zss.plm.fusion import clusters_per_scale
+from zss_d2.modeling.methods.clip_zss.plm.loss import pseudo_regions
+from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import (
+    UNLABELLED,
+    fuse_labels,
+    resize_labels,
+)
+from zss_d2.modeling.methods.clip_zss.teacher import Teacher
+from zss_d2.utils.command_line import Parser, check_output, whole
+from zss_d2.utils.writing import write_atomic
+
+
+class Purity(NamedTuple):
+    """Counts of pixels with a pseudo label; ratios of sums over images are what is reported."""
+
+    majority: int  # pixels of the most frequent class of their region
+    labelled: int  # pixels that have a class in the full ground truth
+    pixels: int
+    regions: int
+
+    @property
+    def value(self) -> float:
+        """Share of the majority, percent; NaN without labelled pixels."""
+        return 100 * self.majority / self.labelled if self.labelled else float("nan")
+
+
+class Panels(NamedTuple):
+    """What is drawn for one image."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    truth: np.ndarray  # (H, W), all classes
+    scales: list[np.ndarray]  # clusters (H, W) per window size
+    fused: np.ndarray  # regions (H, W)
+    labels: np.ndarray  # F as ids of all classes, or the number of classes + region
+    purity: Purity
+
+
+def purity(pseudo: np.ndarray, truth: np.ndarray, ignore_label: int) -> Purity:
+    """Compare regions with the full ground truth.
+
+    Args:
+        pseudo: (H, W), region ids from 0 on, negative elsewhere.
+        truth: (H, W), class ids or the ignore label.
+    """
+    majority = labelled = 0
+    regions = np.unique(pseudo[pseudo >= 0])
+    for region in regions:
+        classes = truth[(pseudo == region) & (truth != ignore_label)]
+        if classes.size:
+            majority += int(np.bincount(classes).max())
+            labelled += classes.size
+    return Purity(majority, labelled, int((pseudo >= 0).sum()), len(regions))
+
+
+def total_purity(parts: Sequence[Purity]) -> Purity:
+    """Sum of the counts over images."""
+    return Purity(*(sum(column) for column in zip(*parts, strict=True)))
+
+
+@torch.inference_mode()
+def examine(cfg: CfgNode, number: int) -> list[Panels]:
+    """The first ``number`` images of ``DATASETS.TRAIN`` that hold an unseen class."""
+    # All sets of one training have the same classes.
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    unseen = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
+    mapper, teacher = ZeroShotMapper(cfg, is_train=False), _teacher(cfg)
+    panels = []
+    for record in itertools.chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN)):
+        if len(panels) == number:
+            break
+        truth = read_mask(record["sem_seg_file_name"])
+        if np.isin(truth, unseen).any():
+            image = mapper(dict(record))["image"].to(cfg.MODEL.DEVICE)
+            panels.append(_examine_image(cfg, teacher, image, truth, metadata))
+    return panels
+
+
+def _teacher(cfg: CfgNode) -> Teacher:
+    """CLIP's image tower for images in 0..255."""
+    clip = cfg.MODEL.CLIP
+    towers = build_clip_towers(
+        clip.NAME,
+        clip.PRETRAINED,
+        quick_gelu=clip.QUICK_GELU,
+        dense_tokens=clip.DENSE_TOKENS,
+    )
+    return Teacher(
+        towers.image,
+        pixel_mean=towers.pixel_mean,
+        pixel_std=towers.pixel_std,
+        student_mean=(0.0, 0.0, 0.0),
+        student_std=(1.0, 1.0, 1.0),
+        size=cfg.MODEL.CLIP_ZSS.TEACHER_SIZE,
+    ).to(cfg.MODEL.DEVICE)
+
+
+def _examine_image(
+    cfg: CfgNode, teacher: Teacher, image: Tensor, truth: np.ndarray, metadata: object
+) -> Panels:
+    settings, size = cfg.MODEL.CLIP_ZSS, tuple(image.shape[1:])
+    classes, ignore = metadata.stuff_classes, metadata.ignore_label
+    dense = teacher(image[None].float()).dense
+    (truth_map,) = resize_labels(torch.from_numpy(truth.astype(np.int64))[None], size)
+    truth = truth_map.numpy()
+    unseen = [classes.index(name) for name in metadata.unseen_classes]
+    known = hide_unseen(truth, unseen, ignore)
+
+    def enlarge(labels: Tensor) -> np.ndarray:
+        return resize_labels(labels.view(1, *dense.shape[2:]), size)[0].cpu().numpy()
+
+    regions = pseudo_regions(dense, region_settings(settings))
+    targets = torch.from_numpy(np.where(known == ignore, UNLABELLED, known))[None].to(dense.device)
+    inside = torch.ones_like(targets, dtype=torch.bool)
+    fused = fuse_labels(targets, regions, inside, len(classes), size, settings.MIN_OPEN)
+    labels = fused.labels[0].cpu().numpy()
+    tokens = torch.nn.functional.normalize(dense, dim=1)
+    clusters = clusters_per_scale(tokens, settings.WINDOWS, settings.ITERATIONS)
+    pseudo = np.where(labels >= len(classes), labels - len(classes), UNLABELLED)
+    return Panels(
+        image.permute(1, 2, 0).cpu().numpy().astype(np.uint8),
+        truth,
+        [enlarge(c.assignment) for c in clusters],
+        enlarge(regions),
+        labels,
+        purity(pseudo, truth, ignore),
+    )
+
+
+def draw(panels: Sequence[Panels], windows: Sequence[int], num_classes: int) -> Figure:
+    """One row per image; pseudo regions of F have colours that no class has."""
+    largest = max(max(x.max() for x in (p.fused, p.labels, *p.scales)) for p in panels) + 1
+    colours = class_colours(max(num_classes, int(largest)))
+    titles = ["image", "ground truth", *(f"clusters, window {w}" for w in sorted(windows)[::-1])]
+    titles += ["fused regions", "F"]
+    size = (1.8 * len(titles), 1.9 * len(panels) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), len(titles), squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize="medium")
+    for row, panel in zip(axes, panels, strict=True):
+        maps = [panel.truth, *map(_renumbered, panel.scales), _renumbered(panel.fused)]
+        pictures = [panel.image, *(colourise(_grey(x), colours) for x in [*maps, panel.labels])]
+        for axis, picture in zip(row, pictures, strict=True):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        row[-1].set_xlabel(
+            f"{panel.purity.regions} regions, {panel.purity.value:.0f} % pure", fontsize="small"
+        )
+    return figure
+
+
+def _renumbered(regions: np.ndarray) -> np.ndarray:
+    """Ids 0, 1, ... without gaps, so that few regions get colours far apart; -1 stays."""
+    ids = np.unique(regions[regions >= 0])
+    return np.where(regions >= 0, np.searchsorted(ids, regions), UNLABELLED)
+
+
+def _grey(labels: np.ndarray) -> np.ndarray:
+    """Ids for `colourise`, which paints what is beyond the last colour grey."""
+    return np.where(labels >= 0, labels, np.iinfo(np.int64).max)
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument("--config-file", required=True, type=Path, metavar="CONFIG")
+    parser.add_argument(
+        "--images", type=whole(1, MAX_IMAGES), default=6, metavar="N", help="rows of the picture"
+    )
+    parser.add_argument(
+        "--measure", type=whole(1), default=100, metavar="N", help="images for the mean purity"
+    )
+    parser.add_argument("--output", type=Path, default=Path("plm.png"), metavar="FILE")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    args = make_parser().parse_intermixed_args(argv)
+    check_output(args.output)
+    cfg = tool_config(args.config_file, args.opts)
+    panels = examine(cfg, max(args.images, args.measure))
+    if not panels:
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        raise ZssError(f"{names} shows no unseen class; use another DATASETS.TRAIN")
+    total = total_purity([panel.purity for panel in panels])
+    print(
+        f"{len(panels)} images: {total.regions / len(panels):.1f} regions each, "
+        f"{total.value:.1f} % pure, "
+        f"{100 * (1 - total.labelled / max(total.pixels, 1)):.1f} % of the pseudo pixels are void"
+    )
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes
+    figure = draw(panels[: args.images], cfg.MODEL.CLIP_ZSS.WINDOWS, len(classes))
+    write_atomic(args.output, lambda path: path.write_bytes(png(figure)))
+    print(f"picture written to {args.output}")
+    return 0

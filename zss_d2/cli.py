@@ -1,0 +1,60 @@
+"""The console command ``zss``: one sub-command per tool, each loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import zss_d2
+from zss_d2.errors import ZssError, command
+
+# Name: (module with a ``main(argv)``, what it does in one line).
+COMMANDS = {
+    "check": ("data.prepare.check", "check a custom dataset or a prepared benchmark"),
+    "sweep": ("analysis.sweep.sweep", "train configs over seeds or values and collect one table"),
+    "report": ("analysis.report.report", "one page about one or several runs"),
+    "panel": ("analysis.panel", "images, their masks and the labels of several runs side by side"),
+    "attention": ("analysis.attention", "maps of the decoder's cross-attention"),
+    "plm": ("analysis.plm", "pseudo labels of CLIP-ZSS and what they are made of"),
+    "bias": ("analysis.bias", "seen and unseen mIoU against the seen bias"),
+    "complexity": ("analysis.complexity", "parameters and multiply-adds of a config"),
+    "toy-voc": ("data.synthetic.toy_voc", "draw a few images in the layout of VOC 2012"),
+    "toy-custom": ("data.synthetic.toy_custom", "draw a small custom dataset with its yaml"),
+    "mini-clip": ("mini_clip.pretrain", "pretrain the CLIP of the mini world"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="zss",
+        usage="zss [--help] [--version] COMMAND ...",
+        description="Generalised zero-shot semantic segmentation: tools beside train_net.py.",
+        epilog="\n".join(["commands:", *lines, "", "zss COMMAND --help says more about one."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"zss_d2 {zss_d2.__version__}")
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; returns its exit status."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name.startswith("-"):
+        make_parser().parse_args([name])
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ZssError(f"{name!r} is no command of zss{meant}; use one of {', '.join(COMMANDS)}")
+    # Parsers take the name of the program from there.
+    sys.argv = [f"zss {name}", *rest]
+    return import_module(f"zss_d2.{COMMANDS[name][0]}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Configuration keys of zss_d2 on top of Detectron2's.
+
+Keys shared by all methods stand here; the keys of one method stand, commented, in
+``modeling/methods/<method>/defaults.yaml`` and appear as ``MODEL.<METHOD>``. Those files are read
+as data, so a new method needs no change here.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from zss_d2.config.rules import check_effects, check_values
+from zss_d2.errors import ZssError
+
+_METHODS = Path(__file__).parent.parent / "modeling" / "methods"
+
+
+def add_zss_config(cfg: CN) -> None:
+    """Add the keys of zss_d2, with their defaults, to ``cfg`` in place."""
+    _add_data_config(cfg)
+    _add_model_config(cfg)
+    _add_solver_config(cfg)
+    _add_test_config(cfg)
+
+
+def default_config() -> CN:
+    """Detectron2's config with the keys of zss_d2, all at their defaults."""
+    cfg = get_cfg()
+    add_zss_config(cfg)
+    return cfg
+
+
+def validate_config(cfg: CN, given: Collection[str] = ()) -> None:
+    """Raise `ZssError` for what is legal yaml but can only be a mistake.
+
+    Values out of range, keys that have no effect (`zss_d2.config.rules`), keys that exclude each
+    other.
+
+    Args:
+        given: dotted keys that somebody names for this very run.
+    """
+    check_values(cfg)
+    check_effects(cfg, default_config(), given)
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std) or len(mean) not in (0, 3):
+        raise ZssError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std}; give three values for each, or "
+            "leave both empty"
+        )
+    if mean and max(*mean, *std) <= 1:
+        raise ZssError(
+            f"MODEL.PIXEL_MEAN is {mean} and MODEL.PIXEL_STD {std}, but pixels are 0..255; "
+            "multiply them by 255"
+        )
+
+
+def _add_data_config(cfg: CN) -> None:
+    cfg.ZERO_SHOT = CN()
+    # inductive: labels and names of unseen classes are hidden during training.
+    # supervised: every class is trained (upper bound).
+    cfg.ZERO_SHOT.SETTING = "inductive"
+    # Which training images are used. all: every one, their unseen pixels are ignored.
+    # without_unseen: only images that show no unseen class at all, as some of the literature does.
+    cfg.ZERO_SHOT.TRAIN_IMAGES = "all"
+
+    # Batches are padded anyway, and grouping would make the order of images depend on the number of
+    # processes.
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+
+    # Descriptions (yaml, see datasets/README.md) of data sets of one's own; paths relative to the
+    # working directory. They are registered as zss_<name>_<split>.
+    cfg.DATASETS.CUSTOM = ()
+
+    cfg.INPUT.FORMAT = "RGB"
+    # (long, short) edge in px of the box that a training image is fitted into, keeping its aspect,
+    # after the box is scaled by a factor drawn uniformly from SCALE_RANGE.
+    cfg.INPUT.RESIZE_BASE = (2048, 512)
+    cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
+    cfg.INPUT.CROP.TYPE = "absolute"
+    # A crop in which one class covers more than this share of the labelled pixels is drawn again.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    # Pad training images that are smaller to CROP.SIZE, always; otherwise to the largest of their
+    # batch. The padding is the mean colour and unlabelled.
+    cfg.INPUT.CROP.PAD = False
+    # Photometric distortion: brightness, contrast, saturation and hue, each with probability 0.5.
+    cfg.INPUT.COLOR_AUG = True
+    # Its arithmetic. detectron2: brightness scales, contrast is around the mean, saturation around
+    # grey. mmsegmentation: brightness adds, contrast scales, saturation is that of HSV.
+    cfg.INPUT.COLOR_STYLE = "detectron2"
+    # Resize training and test images with antialiasing, as Detectron2 (Pillow) does, or without,
+    # as mmsegmentation (OpenCV) does.
+    cfg.INPUT.ANTIALIAS = True
+
+
+def _add_model_config(cfg: CN) -> None:
+    # Mean and standard deviation of RGB in 0..255; empty: those the CLIP weights were trained with.
+    cfg.MODEL.PIXEL_MEAN = []
+    cfg.MODEL.PIXEL_STD = []
+
+    # "bfloat16": networks compute in it, on any device; similarities, losses, pseudo labels and
+    # scores are made in single precision. Detectron2's SOLVER.AMP is the other way to the same:
+    # float16 with scaled gradients, in training on a GPU only. Not both.
+    cfg.MODEL.AUTOCAST = ""
+    # Backend of torch.compile for the parts of the model, such as "inductor", which needs a C++
+    # compiler; empty: off. The first steps, and the first image of a new size, then take longer.
+    cfg.MODEL.COMPILE = ""
+
+    cfg.MODEL.CLIP = CN()
+    # Any ViT of open_clip.list_models(), or one of zss_d2/clip/model_configs.
+    cfg.MODEL.CLIP.NAME = "ViT-B-16"
+    # A tag of open_clip (downloaded once), a file, or "" for random weights.
+    cfg.MODEL.CLIP.PRETRAINED = "openai"
+    # Whether those weights were trained with QuickGELU: "true", "false", or "auto", as is known of
+    # them. Of some files nothing is, then GELU is used, with a warning (docs/clip.md).
+    cfg.MODEL.CLIP.QUICK_GELU = "auto"
+    # What becomes of the last block's patch tokens: "tokens" (its output), "value" (its value
+    # projection only, as MaskCLIP proposes), "value_residual" (that, the residual and the MLP).
+    cfg.MODEL.CLIP.DENSE_TOKENS = "tokens"
+    # Sentences that a class name is put into; their embeddings are averaged per class. ZegCLIP's
+    # for VOC has no full stop, and is TEMPLATE_SET "single".
+    cfg.MODEL.CLIP.TEMPLATES = ["a photo of a {}."]
+    # A set of sentences to use instead: "single", "coco15" or "imagenet80" (clip/templates.py).
+    cfg.MODEL.CLIP.TEMPLATE_SET = ""
+    # Average over the other names of a class, where its benchmark has some, as well.
+    cfg.MODEL.CLIP.SYNONYMS = False
+    # Blocks whose dense tokens a decoder gets, counted from 0 or, negative, from the last one.
+    cfg.MODEL.CLIP.FEATURE_LAYERS = [-1]
+
+    cfg.MODEL.VISUAL_PROMPTS = CN()
+    # Learnable tokens between CLS and patches, a fresh set at every layer; 0 turns them off.
+    cfg.MODEL.VISUAL_PROMPTS.LENGTH = 10
+    cfg.MODEL.VISUAL_PROMPTS.DROPOUT = 0.1
+    # Pass all prompts through one shared linear layer, as ZegCLIP does.
+    cfg.MODEL.VISUAL_PROMPTS.PROJECTION = False
+    # A trained LayerNorm on the output tokens before CLIP's own, as ZegCLIP has it.
+    cfg.MODEL.VISUAL_PROMPTS.NORM = False
+
+    cfg.MODEL.TEXT_PROMPTS = CN()
+    # Learnable tokens before the class name, a fresh set at every layer of the text tower; 0 turns
+    # them off. With them the sentence is the prompt and the name, and TEMPLATES are not used.
+    cfg.MODEL.TEXT_PROMPTS.LENGTH = 0
+    # Hand-crafted prompt that they start from, repeated or cut to LENGTH tokens. LDVC says that
+    # there is one, "a photo of a ..."; its length is unknown.
+    cfg.MODEL.TEXT_PROMPTS.INIT = "a photo of a"
+    cfg.MODEL.TEXT_PROMPTS.DROPOUT = 0.0
+
+    # What becomes of class embeddings before the decoder. descriptor: Linear(concat[T * V_g, T])
+    # with the CLS token V_g (ZegCLIP's relation descriptor, also LDVC's); none: they stay.
+    cfg.MODEL.TEXT_ADAPTER = CN()
+    cfg.MODEL.TEXT_ADAPTER.NAME = "descriptor"
+    # Whether the descriptor starts as the identity on T (unknown for LDVC; ours) or at random, as
+    # ZegCLIP's does.
+    cfg.MODEL.TEXT_ADAPTER.IDENTITY_INIT = True
+
+    cfg.MODEL.LOSS = CN()
+    # nel: every class a yes-or-no of its own, focal + dice (ZegCLIP). softmax: cross-entropy.
+    cfg.MODEL.LOSS.NAME = "nel"
+    # Pixels without label in the NEL loss. masked: they take no part. negatives: they show none of
+    # the seen classes, which ZegCLIP's released code does; unseen objects are among them.
+    cfg.MODEL.LOSS.IGNORED = "masked"
+    # Weight of the same loss on the logits of every earlier decoder layer; 0: the last one only.
+    cfg.MODEL.LOSS.AUX_WEIGHT = 0.0
+    cfg.MODEL.LOSS.CE_WEIGHT = 1.0
+    cfg.MODEL.LOSS.FOCAL_WEIGHT = 100.0
+    cfg.MODEL.LOSS.FOCAL_ALPHA = 0.25
+    cfg.MODEL.LOSS.FOCAL_GAMMA = 2.0
+    cfg.MODEL.LOSS.DICE_WEIGHT = 1.0
+
+    for node, defaults in _method_defaults().items():
+        cfg.MODEL[node] = CN(copy.deepcopy(defaults))
+
+
+@functools.cache
+def _method_defaults() -> dict[str, dict[str, Any]]:
+    files = sorted(_METHODS.glob("*/defaults.yaml"))
+    return {path.parent.name.upper(): yaml.safe_load(path.read_text()) for path in files}
+
+
+def _add_solver_config(cfg: CN) -> None:
+    # lr(t) = MIN_LR + (lr(0) - MIN_LR) * (1 - t / MAX_ITER) ** POLY_POWER after the warm-up, where
+    # lr(0) is BASE_LR times the factor of LR_FACTORS; MIN_LR is the same for all parameters.
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    cfg.SOLVER.POLY_POWER = 0.9
+    cfg.SOLVER.MIN_LR = 1e-6
+    # The first WARMUP_ITERS iterations. linear: a straight line from WARMUP_FACTOR * lr(0) to where
+    # the decay is at their end. linear_factor: the decay times a factor that rises from
+    # WARMUP_FACTOR to 1, as mmcv has it. constant: WARMUP_FACTOR * lr(0).
+    cfg.SOLVER.WARMUP_METHOD = "linear"
+    # [name, factor]: parameters whose qualified name starts with `name` learn at factor * BASE_LR.
+    cfg.SOLVER.LR_FACTORS = []
+    # Minutes after the last checkpoint at which another one is written, whatever CHECKPOINT_PERIOD
+    # says; 0: off.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
+    # Checkpoints model_<iteration>.pth that are kept, the newest, beside model_final.pth and
+    # model_best.pth; 0: all.
+    cfg.SOLVER.CHECKPOINT_KEEP = 5
+    # Metric of the first test set, such as "hIoU" or "mIoU-U", whose best value decides what
+    # model_best.pth is; "": there is none. It is measured every TEST.EVAL_PERIOD.
+    cfg.SOLVER.CHECKPOINT_BEST = ""
+
+
+def _add_test_config(cfg: CN) -> None:
+    cfg.TEST.SLIDE = CN()
+    # Average the scores of overlapping square windows instead of one pass over the whole image.
+    cfg.TEST.SLIDE.ENABLED = False
+    # Window side and step in px of the resized image.
+    cfg.TEST.SLIDE.CROP = 512
+    cfg.TEST.SLIDE.STRIDE = 426
+    # Windows that go through the network at once; more need more memory.
+    cfg.TEST.SLIDE.BATCH = 1
+    # Average with the scores of the mirrored image.
+    cfg.TEST.FLIP = False
+    # Factors on the size of the resized image; the scores at all of them are averaged.
+    cfg.TEST.SCALES = (1.0,)
+    # Subtracted from the scores (0..1) of the classes that the model was trained on, to make up for
+    # their advantage. ZegCLIP's released code uses 0.1.
+    cfg.TEST.SEEN_BIAS = 0.0
+    # Score maps (K, height, width) of more MiB than this are never built: the model gives the
+    # labels alone. Scores at the size the network sees are still held for TEST.SCALES, or where
+    # that size is not the photo's.
+    cfg.TEST.MAX_SCORES_MIB = 1024
+    # Write the predicted labels, in the raw ids of the data set, below OUTPUT_DIR/predictions:
+    # "png" (an image each), "json" (Detectron2's sem_seg_predictions.json) or "none".
+    cfg.TEST.PREDICTIONS = "none"
+    # Keep the confusion matrix of every image, without its zeros (a few KB each), which the report
+    # needs for intervals and for its choice of pictures.
+    cfg.TEST.PER_IMAGE = True

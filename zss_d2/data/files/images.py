@@ -1,0 +1,281 @@
+"""Reading images and masks with errors a user can act on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from zss_d2.data.files.mask_warnings import mask_doubt, raw_mode
+from zss_d2.data.labels import UndefinedLabelError, check_labels
+from zss_d2.errors import ZssError
+from zss_d2.utils.writing import read_stamp
+
+# Everything Pillow raises for missing, truncated, corrupt or absurdly large files.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# Pixels of 8 bits a channel or less, whose range Pillow's conversion to RGB keeps.
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+# A 16-bit photo that stays below this level, of 255, is as good as black: it probably holds the 10
+# or 12 bits of a camera.
+DARK_LEVEL = 32
+
+# What `photo_storage` says of photos whose range may be larger than what they use.
+WIDE_PHOTOS = frozenset({"16 bit grey", "16 bit colour"})
+
+# Pixels that an image may have; Pillow's own limit, a guard against files that unpack to fill the
+# memory, counts if it is unset.
+PIXEL_LIMIT = "ZSS_MAX_IMAGE_PIXELS"
+
+
+def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
+    """Read an image as (H, W, 3) uint8, upright as its EXIF data says.
+
+    Grey is repeated; 16 bits, 0..65535, become 0..255; transparency is dropped, so that colours are
+    those that the file holds.
+
+    Raises ZssError naming the file, also for 32 bits or floating point, whose range is unknown, and
+    for a TIFF to be turned.
+    """
+    # Loads torch, which commands that only list images or print their help do without.
+    from detectron2.data.detection_utils import read_image
+    from detectron2.utils.logger import log_first_n
+
+    try:
+        storage = photo_storage(path)
+        wide = "16 bit grey" in storage
+        image = read_image(str(path), format=None if wide else image_format)
+    except _DECODE_ERRORS as error:
+        raise ZssError(f"{path}: {_describe(error, 'image')}") from None
+    if wide:
+        grey = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = np.stack([grey] * 3, axis=-1)
+    if is_dark(storage, image):
+        log_first_n(
+            logging.WARNING,
+            f"{path}: 16-bit photo without a value above {image.max()} of 255, nearly black; "
+            "if it holds fewer bits, train on copies that are stretched to the full range",
+        )
+    return image
+
+
+def photo_storage(path: str | Path) -> frozenset[str]:
+    """Say what is special about how the file stores its photo.
+
+    Of ``16 bit grey``, ``16 bit colour``, ``transparent`` and ``turned`` (by its EXIF data). Only
+    the header is read. Raises ZssError for an image that need not be read as it was meant, and what
+    Pillow raises.
+    """
+    with _open(path) as image:
+        mode, found = image.mode, set()
+        # "I", 32 bit, is what some versions of Pillow read 16-bit PNGs as; PGM is scaled to 16 bit.
+        if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+            found.add("16 bit grey")
+        elif mode not in _EIGHT_BIT_MODES:
+            raise ZssError(
+                f"{path}: image is stored in mode {mode!r} ({image.format}), whose range is "
+                "unknown; use a copy with 8 bits a channel, grey or RGB"
+            )
+        elif ";16" in raw_mode(image):
+            found.add("16 bit colour")
+        if mode in _EIGHT_BIT_MODES and image.has_transparency_data:
+            found.add("transparent")
+        if _may_turn(image) and _orientation(image) in range(2, 9):
+            if image.format == "TIFF":
+                raise ZssError(
+                    f"{path}: image is a TIFF to be turned, which some versions of Detectron2 do "
+                    "twice; use a copy that is upright without it"
+                )
+            found.add("turned")
+        return frozenset(found)
+
+
+def is_dark(storage: frozenset[str], image: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) of that `photo_storage` probably holds fewer bits than 16."""
+    return bool(storage & WIDE_PHOTOS) and image.max() < DARK_LEVEL
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a label mask as (H, W) integers, keeping palette indices and 16-bit values.
+
+    PNG, TIFF and lossless WebP. Raises ZssError naming the file, also where its values need not be
+    the ids that were drawn.
+    """
+    try:
+        with _open(path) as image:
+            # A TIFF is turned as it is read, and then no longer says so.
+            turned = image.format == "TIFF" and _orientation(image) in range(2, 9)
+            doubt = mask_doubt(image)
+            mask = np.asarray(image)
+            turned = turned or _orientation(image) in range(2, 9)
+            is_webp = image.format == "WEBP"
+    except _DECODE_ERRORS as error:
+        raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
+    if turned:
+        doubt = doubt or (
+            "mask is to be turned by its EXIF data, which programs that draw masks seldom mean; "
+            "use a copy that is upright without it"
+        )
+    if doubt:
+        raise ZssError(f"{path}: {doubt}")
+    # WebP knows no grey.
+    if is_webp and mask.shape[2:] == (3,) and (mask == mask[..., :1]).all():
+        mask = mask[..., 0]
+    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+        raise ZssError(
+            f"{path}: mask is stored as {mask.dtype} with shape {mask.shape}; "
+            "one channel of class ids (8 or 16 bit, palette or grey) is needed"
+        )
+    return mask
+
+
+def read_pair(
+    image_path: str | Path,
+    mask_path: str | Path,
+    image_format: str = "RGB",
+    read: Callable[[Path], np.ndarray] = read_mask,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image (H, W, 3) and, by ``read``, its mask (H, W).
+
+    Raises ZssError also where sizes disagree.
+    """
+    image, mask = read_photo(image_path, image_format), read(mask_path)
+    if mask.shape != image.shape[:2]:
+        remedy = "give a mask of that size"
+        if mask.shape == image.shape[1::-1] and "turned" in photo_storage(image_path):
+            remedy = (
+                "EXIF data turns the image, and the mask fits it as it was before; turn the mask "
+                "too, or give a copy of the image without the EXIF orientation"
+            )
+        raise ZssError(
+            f"{mask_path}: the mask is {mask.shape[1]}x{mask.shape[0]} px but its image "
+            f"{image_path}, upright, is {image.shape[1]}x{image.shape[0]}; {remedy}"
+        )
+    return image, mask
+
+
+def read_prepared_pair(
+    record: Mapping[str, str],
+    num_classes: int,
+    ignore_label: int,
+    image_format: str = "RGB",
+    *,
+    remedy: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the image and the train-id mask of a record of `zss_d2.data.spec.registry`.
+
+    Raises ZssError as `read_pair` does, and, with the remedy, for a value that is neither an id nor
+    the ignore label.
+    """
+    path = record["sem_seg_file_name"]
+    image, labels = read_pair(record["file_name"], path, image_format)
+    try:
+        check_labels(labels, num_classes, ignore_label)
+    except UndefinedLabelError as error:
+        raise ZssError(
+            f"{path}: {error} outside 0..{num_classes - 1} and not the ignore label "
+            f"{ignore_label}; {remedy}"
+        ) from None
+    return image, labels
+
+
+def image_size(path: str | Path) -> tuple[int, int] | None:
+    """Return (width, height) in px, upright, as the header says; None if it cannot be read."""
+    try:
+        with _open(path) as image:
+            turned = _may_turn(image) and _orientation(image) in range(5, 9)
+            return image.size[::-1] if turned else image.size
+    except _DECODE_ERRORS:
+        return None
+
+
+def image_stamp(path: str | Path) -> str:
+    """Return what `zss_d2.utils.writing.write_mask` has noted; nothing if it cannot be read."""
+    try:
+        with _open(path) as image:
+            return read_stamp(image)
+    except _DECODE_ERRORS:
+        return ""
+
+
+def read_matlab_mask(path: str | Path) -> np.ndarray:
+    """Read the variable ``LabelMap`` (H, W) of a .mat file; raises ZssError naming the file."""
+    import scipy.io  # half a second of every command that reads no such file
+
+    try:
+        labels = scipy.io.loadmat(path, variable_names=["LabelMap"])["LabelMap"]
+    except KeyError:
+        raise ZssError(f"{path}: has no variable LabelMap; give PASCAL Context's files") from None
+    except Exception as error:  # whatever the content of a file that is none leads to
+        raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
+    if labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise ZssError(
+            f"{path}: LabelMap is {labels.dtype} with shape {labels.shape}; class ids are needed"
+        )
+    return labels
+
+
+def mask_storage(path: str | Path) -> str:
+    """Say how the file stores its mask: ``palette``, ``16 bit``, or an empty string for 8 bit."""
+    with _open(path) as image:
+        mode = image.mode
+    return "palette" if mode == "P" else "16 bit" if mode.startswith("I") else ""
+
+
+def require_folder(path: Path, remedy: str) -> None:
+    """Raise ZssError, with the remedy, unless ``path`` is a folder."""
+    if path.is_file():
+        raise ZssError(f"{path}: this is a file, a folder is needed; {remedy}")
+    if not path.is_dir():
+        raise ZssError(f"{path}: no such folder; {remedy}")
+
+
+def _open(path: str | Path) -> Image.Image:
+    """Open an image, whose size may be what the environment allows."""
+    if text := os.environ.get(PIXEL_LIMIT):
+        if not text.isascii() or not text.isdigit() or int(text) == 0:
+            raise ZssError(f"{PIXEL_LIMIT} is {text!r}; set it to a number of pixels, or unset it")
+        # Pillow warns at its limit and refuses what is twice as large.
+        Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)
+    return Image.open(path)
+
+
+def _describe(error: Exception, kind: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"the {kind} is missing; restore it or prepare the data set again"
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"the {kind} is too large: more than {2 * Image.MAX_IMAGE_PIXELS} px, the limit; cut "
+            f"it into tiles, or raise the limit by the environment variable {PIXEL_LIMIT}"
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"the {kind} cannot be read ({error.strerror}); mend the file or link"
+    return (
+        f"unreadable {kind} ({type(error).__name__}); restore the file, or fetch it again if it "
+        "was fetched"
+    )
+
+
+def _may_turn(image: Image.Image) -> bool:
+    # Asked for EXIF data that is not there, a PNG is decoded.
+    return image.format != "PNG" or "exif" in image.info
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation: 1 upright, 2 to 8 not, 5 to 8 with the sides exchanged."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -1,0 +1,153 @@
+"""What lies in the folders of a data set: images, masks, and the pairs of a split."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from zss_d2.data.files.images import require_folder
+from zss_d2.errors import ZssError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".webp")
+# Other kinds of pictures; that some lie in a folder is said where one of ours is missed.
+_OTHER_SUFFIXES = (*MASK_SUFFIXES, *IMAGE_SUFFIXES, ".bmp", ".gif", ".jp2", ".heic", ".avif")
+# macOS keeps the resources of FILE in ._FILE wherever file systems do not.
+_FOREIGN_PREFIX = "._"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the images and the train-id masks of a split lie, and what to do if they do not."""
+
+    images: Path
+    masks: Path
+    remedy: str
+    ids: tuple[str, ...] | None = None
+    """The images that belong to the split; None: all of the folder."""
+    mask_remedy: str = "correct the mask"
+    """What to do about a mask with a wrong value; it never costs a file of the user's own."""
+
+
+def load_records(location: Location, name: str) -> list[dict[str, str]]:
+    """Pair the images and masks of a split.
+
+    Returns:
+        Records sorted by id: ``file_name``, ``sem_seg_file_name``, ``image_id``, ``dataset_name``
+        (``name``).
+
+    Raises:
+        ZssError: a folder is missing or empty, the two are one, or an image or a mask lacks its
+            partner.
+    """
+    remedy = location.remedy
+    for folder in (location.images, location.masks):
+        require_folder(folder, remedy)
+    if location.images.samefile(location.masks):
+        raise ZssError(
+            f"{location.masks}: images and masks lie in one folder, where nothing tells them "
+            f"apart; put the masks into one of their own, and {remedy}"
+        )
+    images = files_by_id(location.images, IMAGE_SUFFIXES)
+    masks = files_by_id(location.masks, MASK_SUFFIXES)
+    if not images:
+        found = _others(location.images, IMAGE_SUFFIXES)
+        raise ZssError(
+            f"{location.images}: the folder holds no image{found}; images are read from "
+            f"{', '.join(IMAGE_SUFFIXES)} files; {remedy}"
+        )
+    wanted = images.keys() | masks.keys() if location.ids is None else set(location.ids)
+    if without_mask := sorted(wanted - masks.keys()):
+        found = _others(location.masks, MASK_SUFFIXES, without_mask)
+        kinds = f"; masks are read from {', '.join(MASK_SUFFIXES)} files" if found else ""
+        raise ZssError(
+            f"{location.masks}: no mask for {summarise(without_mask)}{found}{kinds}; {remedy}"
+        )
+    if without_image := sorted(wanted - images.keys()):
+        found = _others(location.images, IMAGE_SUFFIXES, without_image)
+        kinds = f"; images are read from {', '.join(IMAGE_SUFFIXES)} files" if found else ""
+        raise ZssError(
+            f"{location.images}: no image, or a link to itself or a link to a file that is gone, "
+            f"for {summarise(without_image)}{found}{kinds}; {remedy}"
+        )
+    return [
+        {
+            "file_name": images[image_id],
+            "sem_seg_file_name": masks[image_id],
+            "image_id": image_id,
+            "dataset_name": name,
+        }
+        for image_id in sorted(wanted)
+    ]
+
+
+def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Return {stem: path} of the files in ``folder`` that have such a suffix and can be opened.
+
+    Strings, not paths: a hundred thousand of them are listed when training starts.
+
+    Raises ZssError if two files share a stem, or the folder may not be listed.
+    """
+    files: dict[str, str] = {}
+    for entry in _entries(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() not in suffixes or is_foreign(entry.name) or not _is_file(entry):
+            continue
+        if stem in files:
+            other = os.path.basename(files[stem])
+            raise ZssError(
+                f"{folder}: {entry.name} and {other} have the same id {stem!r}; keep masks and "
+                "images in folders of their own, or rename one"
+            )
+        files[stem] = entry.path
+    return files
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file of that name comes from macOS, not from the data set."""
+    return name.startswith(_FOREIGN_PREFIX)
+
+
+def summarise(names: list[str], shown: int = 5) -> str:
+    """Return the number of names and the first few of them."""
+    more = ", ..." if len(names) > shown else ""
+    return f"{len(names)} ({', '.join(names[:shown])}{more})"
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise ZssError(
+            f"{folder}: cannot be listed ({error.strerror}); check the folder and its permissions"
+        ) from None
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    # A link may lead to itself, or to where nobody may look.
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _others(folder: Path, suffixes: tuple[str, ...], ids: list[str] | None = None) -> str:
+    """Say which pictures of other kinds lie there, of these ids if given; nothing if none."""
+    wanted = None if ids is None else set(ids)
+    kinds: Counter[str] = Counter()
+    example = ""
+    for entry in _entries(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        kind = suffix.lower()
+        if kind in suffixes or kind not in _OTHER_SUFFIXES or is_foreign(entry.name):
+            continue
+        if wanted is None or stem in wanted:
+            kinds[kind] += 1
+            example = min(example or entry.name, entry.name)
+    if not kinds:
+        return ""
+    counted = " and ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f" but {counted} files, such as {example}"

@@ -1,0 +1,63 @@
+"""Loader workers and the signals that end a run.
+
+A terminal sends SIGINT, and many schedulers send SIGTERM, to every process of a run. A worker that
+ends then takes the iteration with it that the main process still wants to finish.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from zss_d2.utils.signals import STOPPING
+
+_installed = False
+
+
+class UndisturbedLoader:
+    """A loader whose workers, from their first moment on, leave signals to the main process.
+
+    Its mapper must call `leave_signals_to_the_main_process`, without which the main process itself
+    could not end them.
+    """
+
+    def __init__(self, loader: Iterable[Any]):
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not hasattr(signal, "sigwaitinfo"):
+            return iter(self.loader)
+        # Workers inherit what is blocked; to the main process it comes a moment later.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            return iter(self.loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_the_main_process() -> None:
+    """In a loader worker: ignore SIGINT, and SIGTERM unless the main process has sent it."""
+    global _installed
+    if _installed or get_worker_info() is None:
+        return
+    _installed = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Elsewhere than on Linux nobody tells who has sent a signal; there the worker ends.
+    if hasattr(signal, "sigwaitinfo"):
+        # Blocked here, hence also in the threads that come later, the signal waits for the watcher.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,0 +1,37 @@
+"""Views of a benchmark for choosing settings, in which seen classes play the unseen ones.
+
+A setting that is chosen by the scores of the unseen classes has looked at what is then reported.
+In a view the unseen classes of the benchmark are void everywhere, in training and in tests, and
+some of its seen classes are unseen in their place. Several views with different classes (folds)
+say whether a choice hangs on which ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from zss_d2.data.spec.benchmark import Benchmark
+
+
+def hold_out(base: Benchmark, unseen: Collection[str]) -> Benchmark:
+    """Return ``base`` without its unseen classes, which become void, and with ``unseen`` unseen.
+
+    The order of the seen classes stays, and with it the ids do not depend on which are held out.
+    ``raw_to_train`` is for the same masks as that of ``base``; other encodings are left out.
+
+    Args:
+        unseen: seen classes of ``base``, not all of them.
+    """
+    classes = base.seen_names
+    ids = {base.ignore_label: base.ignore_label} | dict.fromkeys(base.unseen_ids, base.ignore_label)
+    ids |= {old: new for new, old in enumerate(base.seen_ids)}
+    return dataclasses.replace(
+        base,
+        classes=classes,
+        synonyms={name: words for name, words in base.synonyms.items() if name in classes},
+        unseen_ids=tuple(i for i, name in enumerate(classes) if name in unseen),
+        raw_to_train={raw: ids[train] for raw, train in base.raw_to_train.items()},
+        things=tuple(name for name in base.things if name in classes),
+        encodings={},
+    )

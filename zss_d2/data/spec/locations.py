@@ -1,0 +1,47 @@
+"""Where prepared data lies, and what its splits are called; nothing here needs Detectron2.
+
+Prepared data lies under the folder that the environment variable DETECTRON2_DATASETS names
+(``datasets`` if unset)::
+
+    zss/<benchmark>/images/<split folder>/ID.jpg
+    zss/<benchmark>/annotations/<split folder>/ID.png     values 0..K-1 and the ignore label
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zss_d2.data.files.listing import Location
+from zss_d2.data.spec.benchmark import Benchmark, Split
+
+
+def datasets_root() -> Path:
+    """Return the folder of all data sets, as the environment says now."""
+    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
+
+
+def prepared_root(benchmark: Benchmark) -> Path:
+    """Return the default folder of a prepared benchmark."""
+    return datasets_root() / "zss" / benchmark.name
+
+
+def split_folders(root: Path, split: Split) -> tuple[Path, Path]:
+    """Return the image and the annotation folder of ``split`` in the prepared tree ``root``."""
+    return root / "images" / split.folder, root / "annotations" / split.folder
+
+
+def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = None) -> Location:
+    """Return the location of a prepared split, by default below DETECTRON2_DATASETS as it is."""
+    script = f"`python datasets/{benchmark.prepare_script}`"
+    return Location(
+        *split_folders(root or prepared_root(benchmark), split),
+        remedy=f"run {script}, or let DETECTRON2_DATASETS name the folder that holds "
+        f"zss/{benchmark.name}",
+        mask_remedy=f"move that prepared copy elsewhere and run {script}, which makes it anew; if "
+        "it has no original, correct it",
+    )
+
+
+def dataset_name(benchmark: Benchmark, split: Split) -> str:
+    return f"zss_{benchmark.name}_{split.name}"

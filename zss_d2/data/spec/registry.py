@@ -1,0 +1,118 @@
+"""Registers data sets with Detectron2; importing registers every benchmark.
+
+The split of a benchmark is the data set ``zss_<benchmark>_<split>``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.logger import log_first_n
+
+from zss_d2.data.files.listing import Location, load_records
+from zss_d2.data.spec.benchmark import Benchmark, Split, available_benchmarks, load_benchmark
+from zss_d2.data.spec.locations import dataset_name, prepared_location
+
+# Where the files of a registered split come from.
+_SOURCES: dict[str, Callable[[], Location]] = {}
+
+
+def register_all() -> None:
+    """Register the splits of every spec in the package."""
+    for name in available_benchmarks():
+        register_benchmark(load_benchmark(name))
+
+
+def register_benchmark(benchmark: Benchmark) -> None:
+    """Register the splits of ``benchmark``; doing so again replaces the earlier registration."""
+    for split in benchmark.splits.values():
+        register_split(benchmark, split, functools.partial(prepared_location, benchmark, split))
+
+
+def register_split(
+    benchmark: Benchmark,
+    split: Split,
+    locate: Callable[[], Location],
+    before_load: Callable[[], object] | None = None,
+    originals: Callable[[], Location] | None = None,
+) -> None:
+    """Register one split, whose files ``locate`` finds; again replaces.
+
+    ``before_load`` is called whenever the records are about to be listed; it may make the files
+    that ``locate`` names, from those that ``originals`` finds.
+    """
+    name = dataset_name(benchmark, split)
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, functools.partial(_load, benchmark, split, locate, before_load))
+    _SOURCES.pop(name, None)
+    if originals or not before_load:
+        _SOURCES[name] = originals or locate
+    _publish_metadata(benchmark, split, locate())
+
+
+def sources_of(name: str) -> Location | None:
+    """Return where the files of a registered split come from; None if that is not known."""
+    return _SOURCES[name]() if name in _SOURCES else None
+
+
+def _load(
+    benchmark: Benchmark,
+    split: Split,
+    locate: Callable[[], Location],
+    before_load: Callable[[], object] | None,
+) -> list[dict[str, str]]:
+    # The environment may have changed since registration, and with it the folders.
+    location = locate()
+    _publish_metadata(benchmark, split, location)
+    if before_load is not None:
+        before_load()
+    records = load_records(location, dataset_name(benchmark, split))
+    if split.expected_images not in (None, len(records)):
+        log_first_n(
+            logging.WARNING,
+            f"{dataset_name(benchmark, split)} holds {len(records)} images, the benchmark "
+            f"{split.expected_images}: scores cannot be compared with published ones",
+            key="message",
+        )
+    return records
+
+
+def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) -> None:
+    name = dataset_name(benchmark, split)
+    facts = {
+        "stuff_classes": list(benchmark.classes),
+        "seen_classes": list(benchmark.seen_names),
+        "unseen_classes": list(benchmark.unseen_names),
+        "thing_classes": list(benchmark.things),
+        "synonyms": {name: list(words) for name, words in benchmark.synonyms.items()},
+        "ignore_label": benchmark.ignore_label,
+        "evaluator_type": "sem_seg",
+        "benchmark": benchmark.name,
+        "image_root": str(location.images),
+        "sem_seg_root": str(location.masks),
+        "mask_remedy": location.mask_remedy,
+        "stuff_dataset_id_to_contiguous_id": _ids_of_raw(benchmark),
+    }
+    if name in MetadataCatalog.list():
+        known = MetadataCatalog.get(name)
+        if all(known.get(key) == value for key, value in facts.items()):
+            return
+        # Metadata refuses changed values, so a changed entry is made anew.
+        MetadataCatalog.remove(name)
+    MetadataCatalog.get(name).set(**facts)
+
+
+def _ids_of_raw(benchmark: Benchmark) -> dict[int, int]:
+    """Map raw ids to train ids, without the ignored ones, as Detectron2 expects it.
+
+    Its evaluator inverts the map, and so the last raw id of a class counts: the smallest.
+    """
+    downwards = sorted(benchmark.raw_to_train.items(), reverse=True)
+    return {raw: train for raw, train in downwards if train < len(benchmark.classes)}
+
+
+register_all()

@@ -1,0 +1,83 @@
+"""What a run needs of its data sets, found before it starts: they are known and prepared."""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from zss_d2.data.files.images import require_folder
+from zss_d2.data.files.listing import IMAGE_SUFFIXES, Location, load_records
+from zss_d2.data.spec.benchmark import closest
+from zss_d2.data.spec.registry import sources_of
+from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests
+from zss_d2.errors import ZssError
+
+
+def require_known(cfg: CfgNode) -> None:
+    """Raise `ZssError` unless all data sets of the config are registered, each test set once."""
+    for key, names in _by_key(cfg).items():
+        for name in names:
+            try:
+                Vocabulary.registered(name)
+            except ZssError as error:
+                raise ZssError(f"{key}: {error}") from None
+    require_distinct_tests(cfg.DATASETS.TEST)
+
+
+def require_datasets(cfg: CfgNode, train: bool) -> None:
+    """Raise `ZssError` unless the data sets that a run reads are known and prepared.
+
+    Of training sets the folders are looked for, which are listed before the first iteration anyway;
+    of test sets, which are read for the first time after hours, all files. No file is opened.
+
+    Args:
+        train: whether it trains, and not only tests.
+    """
+    require_known(cfg)
+    datasets = cfg.DATASETS
+    if not datasets.TRAIN:
+        raise ZssError(
+            "DATASETS.TRAIN is empty; name a data set, such as zss_voc_train: the model takes its "
+            "classes from there, also for a test"
+        )
+    if train and cfg.SOLVER.CHECKPOINT_BEST and not datasets.TEST:
+        raise ZssError(
+            f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r} and DATASETS.TEST is empty; "
+            "name a data set to measure it on"
+        )
+    kind, _, word = cfg.SOLVER.CHECKPOINT_BEST.partition("-")
+    if train and kind in ("IoU", "ACC"):
+        classes = MetadataCatalog.get(datasets.TEST[0]).stuff_classes
+        if word not in classes:
+            raise ZssError(
+                f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r}, but {datasets.TEST[0]} "
+                f"has no class {word!r}{closest(word, classes)}"
+            )
+    if not train and not datasets.TEST:
+        raise ZssError("DATASETS.TEST is empty, so there is nothing to test on; name a data set")
+    for key, names in _by_key(cfg).items():
+        for name in names if train or key.endswith("TEST") else ():
+            location = sources_of(name)
+            if location is None:
+                continue
+            try:
+                if key.endswith("TEST"):
+                    load_records(location, name)
+                else:
+                    _require_images(location)
+            except ZssError as error:
+                raise ZssError(f"{key} {name}: {error}") from None
+
+
+def _by_key(cfg: CfgNode) -> dict[str, tuple[str, ...]]:
+    return {"DATASETS.TRAIN": cfg.DATASETS.TRAIN, "DATASETS.TEST": cfg.DATASETS.TEST}
+
+
+def _require_images(location: Location) -> None:
+    for folder in (location.images, location.masks):
+        require_folder(folder, location.remedy)
+    with os.scandir(location.images) as entries:
+        if not any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries):
+            raise ZssError(f"{location.images}: the folder holds no image; {location.remedy}")

@@ -1,0 +1,144 @@
+"""MSCAN, the encoder of SegNeXt (arXiv 2209.08575): convolutions in the place of self-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from zss_d2.modeling.methods.clip_zss.students.norm import build_norm
+
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+STRIP_KERNELS = (7, 11, 21)
+MLP_RATIOS = (8, 8, 4, 4)
+
+
+class Size(NamedTuple):
+    """Channels and blocks per stage, and the stochastic depth of the last block."""
+
+    dims: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    drop_path: float
+
+
+# As in the authors' configs (github.com/Visual-Attention-Network/SegNeXt), except "mini", which is
+# ours for the mini world.
+SIZES = {
+    "mini": Size((16, 32, 64, 96), (1, 1, 2, 1), 0.0),
+    "T": Size((32, 64, 160, 256), (3, 3, 5, 2), 0.1),
+    "S": Size((64, 128, 320, 512), (2, 2, 4, 2), 0.1),
+    "B": Size((64, 128, 320, 512), (3, 3, 12, 3), 0.1),
+    "L": Size((64, 128, 320, 512), (3, 5, 27, 3), 0.3),
+}
+
+
+def depthwise(dim: int, kernel: tuple[int, int]) -> nn.Conv2d:
+    """Depth-wise convolution that keeps the size."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Conv2d(dim, dim, kernel, padding=padding, groups=dim)
+
+
+class MultiScaleAttention(nn.Module):
+    """Weights for every pixel and channel out of several neighbourhoods (equations 1 and 2).
+
+    A = Conv1x1(sum_i Scale_i(DW5x5(F))), output A * F. Scale_0 is the identity, the others a pair
+    of strips, k x 1 and 1 x k.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.local = depthwise(dim, (5, 5))
+        self.strips = nn.ModuleList(
+            nn.Sequential(depthwise(dim, (1, k)), depthwise(dim, (k, 1))) for k in STRIP_KERNELS
+        )
+        self.mix = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        local = self.local(x)
+        return x * self.mix(local + sum(strip(local) for strip in self.strips))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a norm, with layer scale and stochastic depth."""
+
+    def __init__(self, dim: int, mlp_ratio: int, drop_path: float, norm: str):
+        super().__init__()
+        hidden = dim * mlp_ratio
+        self.attention = nn.Sequential(
+            nn.Conv2d(dim, dim, 1), nn.GELU(), MultiScaleAttention(dim), nn.Conv2d(dim, dim, 1)
+        )
+        self.mlp = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1),
+            depthwise(hidden, (3, 3)),
+            nn.GELU(),
+            nn.Conv2d(hidden, dim, 1),
+        )
+        self.norms = nn.ModuleList(build_norm(norm, dim) for _ in range(2))
+        self.scales = nn.Parameter(torch.full((2, dim, 1, 1), 1e-2))
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        normed = self.norms[0](x)
+        x = x + self._drop(self.scales[0] * (normed + self.attention(normed)))
+        return x + self._drop(self.scales[1] * self.mlp(self.norms[1](x)))
+
+    def _drop(self, update: Tensor) -> Tensor:
+        """Leave out the update of a random share of the images, and enlarge the others' by it."""
+        if self.drop_path == 0 or not self.training:
+            return update
+        keep = update.new_empty(len(update), 1, 1, 1).bernoulli_(1 - self.drop_path)
+        return update * keep / (1 - self.drop_path)
+
+
+class MSCAN(Backbone):
+    """Four stages at strides 4, 8, 16, 32."""
+
+    def __init__(self, size: Size, out_features: Sequence[str] = STAGES, norm: str = "BN"):
+        super().__init__()
+        self._out_features = list(out_features)
+        self._out_feature_channels = dict(zip(STAGES, size.dims, strict=True))
+        self._out_feature_strides = dict(zip(STAGES, (4, 8, 16, 32), strict=True))
+        rates = iter(np.linspace(0, size.drop_path, sum(size.depths)).tolist())
+        before = 3
+        for name, dim, depth, ratio in zip(STAGES, size.dims, size.depths, MLP_RATIOS, strict=True):
+            blocks = [Block(dim, ratio, next(rates), norm) for _ in range(depth)]
+            stage = nn.Sequential(_downsample(before, dim, norm), *blocks, ChannelNorm(dim))
+            self.add_module(name, stage)
+            before = dim
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> {stage: (B, C, H / stride, W / stride)}."""
+        features, x = {}, images
+        for name in STAGES:
+            x = features[name] = getattr(self, name)(x)
+        return {name: features[name] for name in self._out_features}
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _downsample(before: int, dim: int, norm: str) -> nn.Module:
+    """Stride 4 from the image, in two steps, else stride 2."""
+    if before != 3:
+        return nn.Sequential(nn.Conv2d(before, dim, 3, 2, 1), build_norm(norm, dim))
+    return nn.Sequential(
+        nn.Conv2d(before, dim // 2, 3, 2, 1),
+        build_norm(norm, dim // 2),
+        nn.GELU(),
+        nn.Conv2d(dim // 2, dim, 3, 2, 1),
+        build_norm(norm, dim),
+    )

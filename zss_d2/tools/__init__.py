@@ -1,1 +1,0 @@
-"""Command lines on top of training: tables over seeds, pictures."""
