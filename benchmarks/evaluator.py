@@ -26,7 +26,7 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
 from zss_d2.evaluation import ZeroShotSemSegEvaluator
-from zss_d2.modeling.inference.pipeline import label_map
+from zss_d2.modeling.inference.pipeline import argmax_labels
 
 NAME = "benchmark_evaluator"
 BLOCK_PX = 16
@@ -84,7 +84,7 @@ def main() -> None:
             "Detectron2's process": lambda: theirs.process([record], output),
             "  of which torch.argmax": lambda: scores.argmax(dim=0),
             "our process": lambda: ours.process([record], output),
-            "  of which our argmax": lambda: label_map(scores),
+            "  of which our argmax": lambda: argmax_labels(scores),
         }
         rounds = [[milliseconds(call) for call in calls.values()] for _ in range(args.repeats + 1)]
         # The first round warms up.
@@ -100,7 +100,7 @@ def main() -> None:
         rest = (whole - whole_argmax) / max(mine - my_argmax, 1e-3)
         print(f"whole call {whole / mine:.1f}x as fast, all but the argmax {rest:.1f}x")
 
-        wrong = int((label_map(scores).long() != scores.argmax(dim=0)).sum())
+        wrong = int((argmax_labels(scores).long() != scores.argmax(dim=0)).sum())
         print(f"pixels with another label than torch.argmax: {wrong}")
         ours.reset()
         marks = {round(args.images * share / 5) for share in range(1, 6)}

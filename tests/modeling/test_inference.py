@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from zss_d2.modeling.inference.pipeline import (
     LabelsOnly,
-    label_map,
+    argmax_labels,
     resize_rows,
     slide,
     slide_pieces,
@@ -84,22 +84,24 @@ def test_rows_of_a_resized_map(size):
 @pytest.mark.parametrize("shape", [(1, 3, 4), (5, 1, 1), (256, 7, 9), (257, 7, 9), (3, 300, 200)])
 def test_labels_are_the_argmax_and_the_first_of_equal_scores(shape, dtype):
     scores = torch.randint(-9, 9, shape).to(dtype)  # many ties
-    labels = label_map(scores)
+    labels = argmax_labels(scores)
     assert labels.dtype == (torch.uint8 if shape[0] <= 256 else torch.int32)
     assert torch.equal(labels.long(), scores.argmax(dim=0))
 
 
 def test_labels_of_scores_in_another_layout():
     scores = torch.randn(11, 13, 5).permute(1, 0, 2)
-    assert torch.equal(label_map(scores).long(), scores.argmax(dim=0))
-    assert torch.equal(label_map(-scores.abs().log()).long(), (-scores.abs().log()).argmax(dim=0))
+    assert torch.equal(argmax_labels(scores).long(), scores.argmax(dim=0))
+    assert torch.equal(
+        argmax_labels(-scores.abs().log()).long(), (-scores.abs().log()).argmax(dim=0)
+    )
 
 
 def test_nan_is_refused():
     scores = torch.zeros(4, 3, 3)
     scores[2, 1, 1] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
-        label_map(scores)
+        argmax_labels(scores)
 
 
 def test_labels_only_knows_no_other_dimension():

@@ -25,7 +25,7 @@ from zss_d2.analysis.runs import choose, load_runs, picture_command, picture_par
 from zss_d2.data.files.images import read_mask, read_photo
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.errors import command
-from zss_d2.modeling.inference.pipeline import label_map
+from zss_d2.modeling.inference.pipeline import argmax_labels
 from zss_d2.utils.command_line import Parser
 
 
@@ -34,7 +34,7 @@ def predict(cfg: CfgNode, model: nn.Module, records: Sequence[dict]) -> list[np.
     """Label maps (H, W) of the records, at the original sizes."""
     mapper = ZeroShotMapper(cfg, is_train=False)
     outputs = (model([mapper(dict(record))])[0]["sem_seg"] for record in records)
-    return [label_map(scores).cpu().numpy() for scores in outputs]
+    return [argmax_labels(scores).cpu().numpy() for scores in outputs]
 
 
 def panel(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figure:

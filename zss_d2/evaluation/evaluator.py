@@ -33,7 +33,7 @@ from zss_d2.evaluation.counts import (
 from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarize
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
 from zss_d2.evaluation.results import check_dataset_name
-from zss_d2.modeling.inference.pipeline import NAN_REMEDY, label_map
+from zss_d2.modeling.inference.pipeline import NAN_REMEDY, argmax_labels
 from zss_d2.utils.text import one_line
 from zss_d2.utils.writing import write_atomic
 
@@ -115,7 +115,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
                     "for another vocabulary"
                 )
             try:
-                labels = label_map(scores)
+                labels = argmax_labels(scores)
             except ValueError as error:
                 raise ZssError(f"{file_name}: {error}; {NAN_REMEDY}") from error
             self._count(item, labels)

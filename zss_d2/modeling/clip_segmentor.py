@@ -34,7 +34,7 @@ class ClipSegmentor(ZeroShotSegmentor):
         text_encoder: TextEncoder,
         templates: Sequence[str],
         synonyms: Mapping[str, Sequence[str]] | None = None,
-        **contract: Any,
+        **base_kwargs: Any,
     ):
         """
         Args:
@@ -42,9 +42,9 @@ class ClipSegmentor(ZeroShotSegmentor):
             text_encoder: class names -> unit-norm embeddings (K, C).
             templates: sentences with one ``{}`` for the class name.
             synonyms: further names of some classes.
-            contract: arguments of `ZeroShotSegmentor`.
+            base_kwargs: arguments of `ZeroShotSegmentor`.
         """
-        super().__init__(**contract)
+        super().__init__(**base_kwargs)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.templates = tuple(templates)
@@ -67,7 +67,7 @@ class ClipSegmentor(ZeroShotSegmentor):
         if prompts.LENGTH > 0:
             towers.text.add_prompts(prompts.LENGTH, prompts.INIT, prompts.DROPOUT)
         return {
-            **cls.contract_from_config(cfg, towers.pixel_mean, towers.pixel_std),
+            **cls.base_kwargs(cfg, towers.pixel_mean, towers.pixel_std),
             "size_divisibility": towers.image.patch_size[0],
             "image_encoder": towers.image,
             "text_encoder": towers.text,

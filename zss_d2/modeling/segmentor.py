@@ -23,7 +23,7 @@ from zss_d2.modeling.inference.pipeline import (
     LabelsOnly,
     Piece,
     ScoreFunction,
-    label_map,
+    argmax_labels,
     resize_rows,
     resized_pieces,
     row_slices,
@@ -90,12 +90,12 @@ class ZeroShotSegmentor(Identified):
         self.train_size = tuple(train_size)
         self.protocol = protocol or InferenceProtocol()
         self.autocast = autocast
-        self.register_buffer("label_map", self._build_label_map(), False)
+        self.register_buffer("train_id_lut", self._build_train_id_lut(), False)
         # Batches without a labelled pixel before the first one that has some; None: it has come.
         self._void_batches: int | None = 0
 
     @classmethod
-    def contract_from_config(
+    def base_kwargs(
         cls, cfg: CfgNode, pixel_mean: Sequence[float], pixel_std: Sequence[float]
     ) -> dict[str, Any]:
         """Arguments of this base class; the given statistics hold where the config has none.
@@ -208,7 +208,7 @@ class ZeroShotSegmentor(Identified):
         labels = torch.empty(target, dtype=torch.int32, device=self.device)
         try:
             for rows, columns, scores in pieces:
-                labels[rows, columns] = label_map(scores if bias is None else scores - bias)
+                labels[rows, columns] = argmax_labels(scores if bias is None else scores - bias)
         except ValueError as error:
             raise ZssError(f"{item.get('file_name', 'an image')}: {error}; {NAN_REMEDY}") from error
         return LabelsOnly(labels, len(names))
@@ -288,17 +288,17 @@ class ZeroShotSegmentor(Identified):
     def _pad(self, images: list[Tensor]) -> Tensor:
         return ImageList.from_tensors(images, self.size_divisibility).tensor
 
-    def _build_label_map(self) -> Tensor:
+    def _build_train_id_lut(self) -> Tensor:
         """Label id -> index into `train_classes`; -1 where training must never see the id.
 
         The last entry stands for all ids out of range.
         """
         size = max(len(self.classes), self.ignore_label + 1)
-        label_map = torch.full((size + 1,), -1)
-        label_map[self.ignore_label] = self.ignore_label
+        lut = torch.full((size + 1,), -1)
+        lut[self.ignore_label] = self.ignore_label
         for index, name in enumerate(self.train_classes):
-            label_map[self.classes.index(name)] = index
-        return label_map
+            lut[self.classes.index(name)] = index
+        return lut
 
     def _targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Tensor:
         """Padded labels (B, H, W) in `train_classes`.
@@ -309,9 +309,9 @@ class ZeroShotSegmentor(Identified):
         targets = []
         for item in batched_inputs:
             label = item["sem_seg"].to(self.device)
-            out_of_range = len(self.label_map) - 1
+            out_of_range = len(self.train_id_lut) - 1
             known = (label >= 0) & (label < out_of_range)
-            target = self.label_map[label.where(known, out_of_range)]
+            target = self.train_id_lut[label.where(known, out_of_range)]
             if bool((target < 0).any()):
                 self._report_leak(item, label[target < 0].unique().tolist())
             targets.append(self._enlarge(target, self.ignore_label))

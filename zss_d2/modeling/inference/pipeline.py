@@ -181,7 +181,7 @@ def resized_pieces(scores: Tensor, size: tuple[int, int]) -> Iterator[Piece]:
         yield rows, slice(0, size[1]), resize_rows(scores[None], size, rows.start, rows.stop)[0]
 
 
-def label_map(scores: Tensor | LabelsOnly) -> Tensor:
+def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
     """The class with the highest score; of equal ones the first.
 
     Args:

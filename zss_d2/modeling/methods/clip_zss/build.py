@@ -45,18 +45,18 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
     _check(settings)
     if settings.TEACHER_CACHE:
         _check_images_repeat(cfg)
-    contract = cls.contract_from_config(cfg, *_statistics(settings.STATISTICS))
+    base_kwargs = cls.base_kwargs(cfg, *_statistics(settings.STATISTICS))
     dim = joint_dim(cfg.MODEL.CLIP.NAME)
     student = build_student(cfg, dim)
     towers = _towers(cfg) if settings.TEACHER else None
     return {
-        **contract,
+        **base_kwargs,
         "size_divisibility": student.size_divisibility,
         "student": student,
-        "classifier": _classifier(cfg, contract["classes"], dim, towers),
+        "classifier": _classifier(cfg, base_kwargs["classes"], dim, towers),
         "alpha": settings.ALPHA,
         "cosine": settings.COSINE,
-        "learner": _learner(cfg, contract, dim, towers) if towers else None,
+        "learner": _learner(cfg, base_kwargs, dim, towers) if towers else None,
         "loss_stride": settings.LOSS_STRIDE,
     }
 
@@ -104,11 +104,11 @@ def _classifier(
     return classifier
 
 
-def _learner(cfg: CfgNode, contract: dict[str, Any], dim: int, towers: ClipTowers) -> Learner:
+def _learner(cfg: CfgNode, base_kwargs: dict[str, Any], dim: int, towers: ClipTowers) -> Learner:
     settings = cfg.MODEL.CLIP_ZSS
     global_on, pixel_on = settings.GLOBAL_WEIGHT > 0, settings.PSEUDO_WEIGHT > 0
     return Learner(
-        teacher=_teacher(settings, contract, towers) if global_on or pixel_on else None,
+        teacher=_teacher(settings, base_kwargs, towers) if global_on or pixel_on else None,
         pixel_losses=_pixel_losses(cfg),
         global_learning=GlobalLearning(dim, settings.BANK_SIZE, settings.GLOBAL_TEMPERATURE)
         if global_on
@@ -120,13 +120,13 @@ def _learner(cfg: CfgNode, contract: dict[str, Any], dim: int, towers: ClipTower
     )
 
 
-def _teacher(settings: CfgNode, contract: dict[str, Any], towers: ClipTowers) -> nn.Module:
+def _teacher(settings: CfgNode, base_kwargs: dict[str, Any], towers: ClipTowers) -> nn.Module:
     teacher = Teacher(
         towers.image,
         pixel_mean=towers.pixel_mean,
         pixel_std=towers.pixel_std,
-        student_mean=contract["pixel_mean"],
-        student_std=contract["pixel_std"],
+        student_mean=base_kwargs["pixel_mean"],
+        student_std=base_kwargs["pixel_std"],
         size=settings.TEACHER_SIZE,
     )
     if not settings.TEACHER_CACHE:

@@ -40,7 +40,7 @@ class CLIPZSS(ZeroShotSegmentor):
         cosine: bool,
         learner: Learner | None = None,
         loss_stride: int = 1,
-        **contract: Any,
+        **base_kwargs: Any,
     ):
         """
         Args:
@@ -50,9 +50,9 @@ class CLIPZSS(ZeroShotSegmentor):
             cosine: bring features to unit norm before they are compared with text.
             learner: what training needs; None: a model for inference.
             loss_stride: step of the pixels that the losses look at, px.
-            contract: arguments of `ZeroShotSegmentor`.
+            base_kwargs: arguments of `ZeroShotSegmentor`.
         """
-        super().__init__(**contract)
+        super().__init__(**base_kwargs)
         self.student = student
         self.classifier = classifier
         self.alpha = alpha
