@@ -300,3 +300,11 @@ def test_descriptions_of_data_that_is_not_used_are_named(tmp_path, caplog):
     assert caplog.text == ""
     load("DATASETS.CUSTOM", yard)
     assert "DATASETS.TRAIN and TEST name none of zss_yard_train, zss_yard_val" in caplog.text
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    """The shell leaves that of a yaml, and that of a value in quotes, as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cfg = load("MODEL.WEIGHTS", "~/a.pth", "OUTPUT_DIR", "~/run")
+    found = [cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR]
+    assert found == [str(tmp_path / "a.pth"), str(tmp_path / "run")]

@@ -136,6 +136,17 @@ def test_the_newest_checkpoint_is_the_one_of_the_last_iteration(tmp_path):
     assert newest_checkpoint(tmp_path).name == "model_0000009.pth"
 
 
+def test_of_a_damaged_checkpoint_the_newest_readable_one_is_named(run):
+    """Nobody can fetch what a run has written itself; the printed command makes it go on."""
+    newest = run / "model_0000009.pth"
+    newest.write_bytes(newest.read_bytes()[:100])
+    (run / "last_checkpoint").write_text(newest.name)
+    with pytest.raises(ZssError, match="; or go on from model_0000004.pth, the newest") as caught:
+        resumed(run)
+    subprocess.run(str(caught.value).rpartition("read: ")[2], shell=True, check=True)
+    assert resumed(run) == 4
+
+
 class TestEvaluation:
     def test_a_file_given_beside_resume_is_not_ignored_silently(self, tmp_path, caplog):
         checkpointer(tmp_path / "run", 9).save("model_0000009")

@@ -21,7 +21,13 @@ from zss_d2.clip.weights.file import (
     tensors_of,
     weights_error,
 )
-from zss_d2.engine.last_checkpoint import POINTER, find_last_checkpoint, iteration_of
+from zss_d2.engine.last_checkpoint import (
+    POINTER,
+    command_to_choose,
+    find_last_checkpoint,
+    iteration_of,
+    newest_readable,
+)
 from zss_d2.errors import ZssError
 from zss_d2.utils.writing import write_atomic
 
@@ -142,11 +148,27 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Tensors and plain values only: no code of a file runs, whatever its suffix."""
-        content = read_file(Path(filename), _KEY).entries
+        try:
+            content = read_file(Path(filename), _KEY).entries
+        except ZssError as error:
+            raise self._with_an_older_one(error, Path(filename)) from None
         state = tensors_of(content, self._loading, _KEY)
         rest = content if isinstance(content.get("model"), Mapping) else {}
         self._made_by = made_by(content)
         return {**rest, "model": state}
+
+    def _with_an_older_one(self, error: ZssError, damaged: Path) -> ZssError:
+        """Add what else there is, if a checkpoint of this very run cannot be read."""
+        folder = Path(self.save_dir)
+        if not self.save_dir or damaged.resolve().parent != folder.resolve():
+            return error
+        older = newest_readable(folder)
+        if older is None:
+            return error
+        return ZssError(
+            f"{error}; or go on from {older.name}, the newest there that can be read: "
+            f"{command_to_choose(older)}"
+        )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         own = self.model.state_dict()

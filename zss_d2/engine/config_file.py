@@ -27,6 +27,14 @@ from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
 
+# Keys that can name a file or folder, beside DATASETS.CUSTOM. No shell expands the ~ of a yaml.
+FILE_KEYS = (
+    "OUTPUT_DIR",
+    "MODEL.WEIGHTS",
+    "MODEL.CLIP.PRETRAINED",
+    "MODEL.CLIP_ZSS.ENCODER.WEIGHTS",
+)
+
 
 def parse_arguments(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
@@ -130,8 +138,14 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     said = "MODEL.META_ARCHITECTURE" in overrides
     check_method(cfg.MODEL.META_ARCHITECTURE, "" if said else f"{path}: ")
     validate_config(cfg, given=useless.union(overrides))
+    for key in FILE_KEYS:
+        value = value_of(cfg, key)
+        if value and value.startswith("~"):
+            set_value(cfg, key, os.path.expanduser(value), "~")
     # The config is written down for later, and read again from anywhere.
-    cfg.DATASETS.CUSTOM = tuple(map(os.path.abspath, cfg.DATASETS.CUSTOM))
+    cfg.DATASETS.CUSTOM = tuple(
+        os.path.abspath(os.path.expanduser(path)) for path in cfg.DATASETS.CUSTOM
+    )
     register_custom(cfg.DATASETS.CUSTOM)
     require_known(cfg)
     if "DATASETS.CUSTOM" in own.union(overrides):

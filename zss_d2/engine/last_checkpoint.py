@@ -81,6 +81,19 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return numbered.get(last)
 
 
+def newest_readable(folder: Path) -> Path | None:
+    """The checkpoint of the last iteration that is no damaged file; None: there is none."""
+    known = [*numbered_checkpoints(folder).values(), folder / FINAL]
+    stored = {path: _stored_iteration(path) for path in known if path.is_file()}
+    best = max(stored, key=stored.__getitem__, default=None)
+    return best if best is not None and stored[best] >= 0 else None
+
+
+def command_to_choose(checkpoint: Path) -> str:
+    """The shell command that makes a run go on from one of its checkpoints."""
+    return f"echo {checkpoint.name} > {shlex.quote(str(checkpoint.parent / POINTER))}"
+
+
 def iteration_of(checkpoint: Mapping[str, Any]) -> int | None:
     """The iteration that a checkpoint was saved after, counted from 0; None: it does not say."""
     trainer = checkpoint.get("trainer")
@@ -117,5 +130,5 @@ def _wrong(folder: Path, problem: str) -> ZssError:
         )
     return ZssError(
         f"{pointer} {problem}; the newest checkpoint there is {newest.name}, to go on from it: "
-        f"echo {newest.name} > {shlex.quote(str(pointer))}"
+        f"{command_to_choose(newest)}"
     )

@@ -42,3 +42,10 @@ def test_a_full_disk_is_told_with_the_space_that_is_left(tmp_path):
 @pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "none", "x.json")])
 def test_faults_of_this_project_are_not_explained_away(error, tmp_path):
     assert as_user_error(error, tmp_path) is None
+
+
+def test_resuming_is_named_only_where_there_is_a_checkpoint(tmp_path):
+    error = RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:3")
+    assert "start the run again, it has no checkpoint yet" in str(as_user_error(error, tmp_path))
+    (tmp_path / "model_0000009.pth").touch()
+    assert str(as_user_error(error, tmp_path)).endswith("; go on with --resume")

@@ -118,7 +118,10 @@ def url_file(url: str, wish: Wish) -> Path:
         ZssError: the scheme is not one of `SCHEMES`; the file cannot be downloaded; what comes is
             no file of weights but a page or the like.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # such as half an IPv6 address
+        raise wish.error(f"it is no address ({error})") from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise wish.error(f"files are fetched by {' and '.join(SCHEMES)} only")
     path = Path(get_cache_dir()) / parts.path.lstrip("/")

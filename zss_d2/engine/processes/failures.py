@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from zss_d2.engine.last_checkpoint import POINTER
+from zss_d2.engine.last_checkpoint import POINTER, checkpoints_of_runs
 from zss_d2.engine.processes import interrupt
 from zss_d2.errors import ZssError, user_message
 from zss_d2.utils.signals import name_of
 from zss_d2.utils.writing import write_error
 
-# What libraries say where no exception of its own tells it -> what to tell the user.
+# What libraries say where no exception of its own tells it -> what to tell the user; {go_on} stands
+# for what they can do with what the run has left.
 _KNOWN = (
     (
         r"bus error|insufficient shared memory",
@@ -26,7 +27,7 @@ _KNOWN = (
     (
         r"DataLoader worker .* (exited unexpectedly|is killed by signal)",
         "a data loader worker has ended, perhaps for lack of memory; lower DATALOADER.NUM_WORKERS "
-        "and go on with --resume",
+        "and {go_on}",
     ),
     (
         r"EADDRINUSE|[Aa]ddress already in use",
@@ -36,13 +37,12 @@ _KNOWN = (
     (
         r"Timed out|[Tt]imeout at NCCL|Watchdog caught collective|wait timeout",
         "a process waited for the others longer than --timeout allows; log.txt* of the one that "
-        "was late tells more; go on with --resume",
+        "was late tells more; {go_on}",
     ),
     (
         r"[Cc]onnection (closed|reset|refused)|Broken pipe|NCCL communicator was aborted|"
         r"ncclRemoteError|remote process exited",
-        "contact with another process of the run was lost, which has probably ended; go on with "
-        "--resume",
+        "contact with another process of the run was lost, which has probably ended; {go_on}",
     ),
 )
 # What can only have met somebody who was writing, and what may have met anybody.
@@ -67,13 +67,20 @@ def as_user_error(error: BaseException, folder: Path) -> ZssError | None:
             "the GPU has too little memory; lower SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE, set "
             "MODEL.AUTOCAST bfloat16, or for tests TEST.SLIDE.BATCH 1"
         )
-    remedy = known_remedy(str(error))
+    remedy = known_remedy(str(error), folder)
     return ZssError(remedy) if remedy and isinstance(error, (RuntimeError, OSError)) else None
 
 
-def known_remedy(text: str) -> str:
+def known_remedy(text: str, folder: Path) -> str:
     """What to tell a user about the text of an exception; empty if it is not known."""
-    return next((remedy for pattern, remedy in _KNOWN if re.search(pattern, text)), "")
+    found = next((remedy for pattern, remedy in _KNOWN if re.search(pattern, text)), "")
+    return found.format(go_on=_go_on(folder))
+
+
+def _go_on(folder: Path) -> str:
+    if checkpoints_of_runs(folder):
+        return "go on with --resume"
+    return "start the run again, it has no checkpoint yet"
 
 
 def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
@@ -90,14 +97,15 @@ def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
         cause = error.signal_name or f"exit status {error.exit_code}"
         return (
             f"error: rank {error.error_index} (process {error.error_pid}) was ended by {cause}, "
-            "by hand, by a scheduler or for lack of memory; go on with --resume",
+            f"by hand, by a scheduler or for lack of memory; {_go_on(folder)}",
             1,
         )
     if isinstance(error, ProcessRaisedException):
         text = str(error).strip()
-        reason = known_remedy(text) or text.splitlines()[-1]
-        if not known_remedy(text):
+        known = known_remedy(text, folder)
+        if not known:
             print(text, file=sys.stderr)
+        reason = known or text.splitlines()[-1]
         return f"error: rank {error.error_index} (process {error.error_pid}): {reason}", 1
     if (known := as_user_error(error, folder)) is not None:
         return f"error: {known}", 2
