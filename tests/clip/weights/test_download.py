@@ -103,10 +103,13 @@ class TestAddresses:
             url_file(address, WISH)
 
     @pytest.mark.parametrize(
-        "address", ["http://host", "http:///x.pth", "ftp://host/x.pth", "http://h/a/../../x.pth"]
+        "address",
+        ["http://host", "http:///x.pth", "ftp://host/x.pth", "http://h/a/../../x.pth", "http://[x"],
     )
     def test_addresses_that_name_no_file_of_the_cache(self, server, address):
-        with pytest.raises(ZssError, match="by http and https only|it names no file"):
+        with pytest.raises(
+            ZssError, match="by http and https only|it names no file|it is no address"
+        ):
             url_file(address, WISH)
 
     def test_a_server_that_says_nothing_is_not_waited_for(self, server, monkeypatch):
