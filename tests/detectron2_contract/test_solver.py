@@ -63,11 +63,6 @@ def test_multiplier_resumes_from_its_state() -> None:
     assert learning_rates(second, 3) == pytest.approx([0.6, 0.5, 0.4])
 
 
-def test_multiplier_refuses_other_functions() -> None:
-    with pytest.raises(ValueError, match="ParamScheduler"):
-        LRMultiplier(sgd(1.0), lambda where: 1.0, max_iter=10)
-
-
 def test_unknown_warmup_is_named() -> None:
     with pytest.raises(ValueError, match="cubic"):
         WarmupParamScheduler(PolynomialDecayParamScheduler(1.0, 1), 0.1, 0.2, "cubic")
@@ -112,11 +107,6 @@ def test_parameter_groups() -> None:
     }
     assert len(groups) == 3
     assert sum(len(group["params"]) for group in groups) == 5
-
-
-def test_factor_needs_a_base_rate() -> None:
-    with pytest.raises(ValueError, match="base_lr"):
-        get_default_optimizer_params(Net(), lr_factor_func=len)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ class TrainingSampler(Sampler):
     """
 
     def __init__(self, size: int, *, seed: int | None = None) -> None:
-        if size <= 0:
-            raise ValueError(f"the size of a TrainingSampler must be positive, not {size}")
+        assert size > 0, f"a TrainingSampler needs at least one item, not {size}"
         self._size = size
         self._seed = int(comm.shared_random_seed() if seed is None else seed)
         self._rank = comm.get_rank()

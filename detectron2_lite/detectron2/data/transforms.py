@@ -112,7 +112,6 @@ class RandomApply(Augmentation):
     """Another augmentation (or transform) with probability ``prob``, otherwise nothing."""
 
     def __init__(self, tfm_or_aug: Transform | Augmentation, prob: float = 0.5) -> None:
-        assert 0.0 <= prob <= 1.0, f"a probability lies in [0, 1], not {prob}"
         self._init(locals())
 
     def __call__(self, aug_input: AugInput) -> Transform:

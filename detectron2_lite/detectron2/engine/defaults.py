@@ -79,7 +79,6 @@ class DefaultTrainer(TrainerBase):
     _trainer: SimpleTrainer
 
     model = property(attrgetter("_trainer.model"))
-    data_loader = property(attrgetter("_trainer.data_loader"))
     optimizer = property(attrgetter("_trainer.optimizer"))
 
     build_model = staticmethod(build_model)

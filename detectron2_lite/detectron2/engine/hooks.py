@@ -100,6 +100,8 @@ class EvalHook(HookBase):
 class LRScheduler(HookBase):
     """Steps the trainer's schedule and records "lr", that of the largest group."""
 
+    def __init__(self) -> None: ...  # refuses upstream's arguments with the hint
+
     def after_step(self) -> None:
         groups = self.trainer.optimizer.param_groups
         rate = max(groups, key=lambda group: len(group["params"]))["lr"]

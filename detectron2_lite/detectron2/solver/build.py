@@ -43,18 +43,16 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: type[Optimizer]) -> typ
 
 def get_default_optimizer_params(
     model: nn.Module,
-    base_lr: float | None = None,
+    base_lr: float,
+    *,
     weight_decay_norm: float | None = None,
     lr_factor_func: Callable[[str], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters, each parameter once, by equal hyperparameters.
 
-    What stays None is left to the optimizer. ``weight_decay_norm`` is for normalization layers,
-    ``lr_factor_func`` maps a full parameter name to a factor on ``base_lr``. ValueError for a
-    factor without ``base_lr``.
+    ``weight_decay_norm`` is for normalization layers (None: what the optimizer has for all),
+    ``lr_factor_func`` maps a full parameter name to a factor on ``base_lr``.
     """
-    if base_lr is None and lr_factor_func is not None:
-        raise ValueError("lr_factor_func needs base_lr")
     groups: dict[tuple[tuple[str, float], ...], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
@@ -62,20 +60,16 @@ def get_default_optimizer_params(
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            chosen = {"lr": base_lr}
-            if isinstance(module, _NORMS):
+            factor = lr_factor_func(f"{module_name}.{name}") if lr_factor_func else 1.0
+            chosen = {"lr": base_lr * factor}
+            if weight_decay_norm is not None and isinstance(module, _NORMS):
                 chosen["weight_decay"] = weight_decay_norm
-            if lr_factor_func is not None:
-                chosen["lr"] = base_lr * lr_factor_func(f"{module_name}.{name}")
-            key = tuple((option, value) for option, value in chosen.items() if value is not None)
-            groups.setdefault(key, []).append(parameter)
+            groups.setdefault(tuple(chosen.items()), []).append(parameter)
     return [{**dict(key), "params": members} for key, members in groups.items()]
 
 
 class WarmupParamScheduler(CompositeParamScheduler):
     """A schedule whose first part is replaced by a warm-up.
-
-    The warm-up hides the beginning of the schedule.
 
     Args:
         warmup_factor: first value, as a multiple of the schedule's own first value.
@@ -108,8 +102,6 @@ class LRMultiplier(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, multiplier: ParamScheduler, max_iter: int, last_iter: int = -1
     ) -> None:
-        if not isinstance(multiplier, ParamScheduler):
-            raise ValueError(f"multiplier must be a fvcore ParamScheduler, got {multiplier!r}")
         self._multiplier = multiplier
         self._max_iter = max_iter
         super().__init__(optimizer, last_epoch=last_iter)
