@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend, and how it is shown."""
+"""The one exception for what a user can fix, and how it is shown."""
 
 from __future__ import annotations
 

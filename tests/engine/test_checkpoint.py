@@ -230,4 +230,4 @@ class TestTrainingState:
 @pytest.mark.parametrize("scheme", ["s3", "file", "hdfs", "catalog"])
 def test_unknown_schemes_name_the_known_ones(scheme):
     message = error_of(f"{scheme}://bucket/some/model_final.pth")
-    assert "MODEL.WEIGHTS" in message and ("http, https" in message or "cannot be had" in message)
+    assert "MODEL.WEIGHTS" in message and ("http, https" in message or "is unavailable" in message)

@@ -1,6 +1,6 @@
 """Rules for config values: what they may be, and when a key that is set has an effect.
 
-They are data. ``config_rules.yaml`` beside this file has those of shared keys, ``rules.yaml`` in
+They are data. ``rules.yaml`` beside this file has those of shared keys, ``rules.yaml`` in
 the folder of a method those of its own, with keys below ``MODEL.<METHOD>``, as in its
 ``defaults.yaml``, and what it makes of shared keys::
 

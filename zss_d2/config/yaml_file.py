@@ -35,7 +35,7 @@ def read_yaml(path: Path, what: str) -> tuple[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         reason = getattr(error, "problem", "") or "not readable"
-        raise ZssError(f"{path}: {line}invalid yaml ({reason:.120}); mend that line") from None
+        raise ZssError(f"{path}: {line}invalid yaml ({reason:.120}); fix that line") from None
 
 
 def read_with_bases(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:

@@ -141,7 +141,7 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
             # Schemes that an installed Detectron2 brings, such as detectron2://.
             local = Path(self.path_manager.get_local_path(path))
         except Exception as error:  # of whatever handles them
-            raise wish.error(f"cannot be had ({type(error).__name__})") from None
+            raise wish.error(f"is unavailable ({type(error).__name__})") from None
         if not local.is_file():
             raise wish.error(f"nothing here fetches {scheme}://, but {', '.join(SCHEMES)}")
         return local

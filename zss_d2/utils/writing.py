@@ -276,7 +276,7 @@ def _reason(error: OSError, path: Path) -> str:
         case errno.ENAMETOOLONG:
             return "the name is too long for the file system; choose a shorter one"
         case errno.ELOOP:
-            return f"it lies behind a link that leads to itself; mend the link, or {elsewhere}"
+            return f"it lies behind a link that leads to itself; fix the link, or {elsewhere}"
     return f"{error.strerror or error}; check the disk, or {elsewhere}{stays}"
 
 

@@ -61,9 +61,9 @@ def test_run_hands_over_the_config():
 @pytest.mark.parametrize(
     "error",
     [
-        ZssError("a.png: value 77; mend it"),
+        ZssError("a.png: value 77; fix it"),
         RuntimeError(
-            "Caught in worker.\nTraceback\nzss_d2.errors.ZssError: a.png: value 77; mend it\n"
+            "Caught in worker.\nTraceback\nzss_d2.errors.ZssError: a.png: value 77; fix it\n"
         ),
     ],
 )
@@ -74,7 +74,7 @@ def test_user_errors_end_with_one_line_and_status_2(error, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(main, arguments())
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: a.png: value 77; mend it\n"
+    assert capsys.readouterr().err == "error: a.png: value 77; fix it\n"
 
 
 def test_bugs_keep_their_traceback():
@@ -122,9 +122,9 @@ def test_a_port_that_is_in_use_is_named():
             r"error: rank 1 \(process 4711\): contact with another process of the run was lost",
         ),
         (
-            ProcessRaisedException("Traceback\nzss_d2.errors.ZssError: a.png: mend it", 0, 4711),
+            ProcessRaisedException("Traceback\nzss_d2.errors.ZssError: a.png: fix it", 0, 4711),
             2,
-            "error: a.png: mend it",
+            "error: a.png: fix it",
         ),
         (
             ProcessRaisedException("Traceback\nValueError: a bug", 1, 4711),

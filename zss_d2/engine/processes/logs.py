@@ -83,7 +83,7 @@ def _say_once(record: logging.LogRecord) -> None:
 
 
 def _without_traceback_of_bad_input(record: logging.LogRecord) -> bool:
-    """What a user can mend is told in one line at the end; where it was noticed does not matter."""
+    """What a user can fix is told in one line at the end; where it was noticed does not matter."""
     error = record.exc_info[1] if record.exc_info else None
     known = as_user_error(error, Path()) if error is not None else None
     if known is not None:
