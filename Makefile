@@ -1,9 +1,12 @@
 # Every target sets itself up: `make demo` and `make test` work as the first command after a clone.
 
-PYTHON ?= python3
-VENV ?= .venv
-# lite: the bundled stand-in, if no detectron2 is importable. upstream: the real one (needs a compiler).
+# lite: the bundled stand-in, if upstream is not installed. upstream: the real one, compiled.
 DETECTRON2 ?= lite
+# 1: every requirement at the lower bound that setup.py states, with the lowest Python.
+LOWEST ?=
+# Each of these choices has an environment of its own.
+VENV ?= .venv$(if $(filter upstream,$(DETECTRON2)),-upstream)$(if $(LOWEST),-lowest)
+PYTHON ?= $(if $(LOWEST),python3.10,python3)
 # Another torch than the newest, for example TORCH="torch==2.8.0 torchvision==0.23.0".
 TORCH ?= torch torchvision
 TEST_PROCESSES ?= 2
@@ -13,13 +16,17 @@ READY := $(VENV)/.ready
 LOG := $(VENV)/setup.log
 # Runs a command silently; its output is shown only if it fails.
 logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up failed, see $(LOG)"; exit 1; }; }
-UPSTREAM := git+https://github.com/facebookresearch/detectron2.git
+# The commit that the suite was run on; or the path of a checkout.
+UPSTREAM ?= git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
+BOUNDS := $(if $(LOWEST),--constraint $(VENV)/lowest.txt)
 
 .PHONY: help setup demo test test-upstream lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@echo "With every target: DETECTRON2=upstream (the real one, needs a compiler), LOWEST=1 (all"
+	@echo "requirements at their lower bounds, needs Python 3.10), PYTHON=python3.12, TORCH=torch==2.8.0"
 
 setup: ## create .venv and install everything
 	@echo "== Setting up $(VENV): a few minutes and about 6 GB, once (log: $(LOG))"
@@ -28,19 +35,21 @@ setup: ## create .venv and install everything
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== 1/3 torch"
 	@$(call logged,$(BIN)/pip install --upgrade pip setuptools wheel)
-	@$(call logged,$(BIN)/pip install $(TORCH))
+	@$(if $(LOWEST),$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt)
+	@$(call logged,$(BIN)/pip install $(BOUNDS) $(TORCH))
 	@echo "== 2/3 zss_d2 and what it needs"
-	@$(call logged,$(BIN)/pip install --editable '.[dev]')
+	@$(call logged,$(BIN)/pip install $(BOUNDS) --editable '.[dev]')
 	@echo "== 3/3 detectron2 ($(DETECTRON2))"
 ifeq ($(DETECTRON2),upstream)
-	@$(call logged,$(BIN)/pip install --no-build-isolation '$(UPSTREAM)')
+	@$(call logged,$(BIN)/pip install $(BOUNDS) --no-build-isolation '$(UPSTREAM)')
 else
-	@$(BIN)/python -c 'import detectron2' 2>/dev/null || $(call logged,$(BIN)/pip install --editable ./detectron2_lite)
+	@$(BIN)/python -c 'import detectron2; assert "lite" not in detectron2.__version__' 2>/dev/null || \
+	  $(call logged,$(BIN)/pip install $(BOUNDS) --editable ./detectron2_lite)
 endif
 	@touch $(READY)
 	@echo "== Ready"
 
-$(READY): setup.py detectron2_lite/setup.py
+$(READY): setup.py detectron2_lite/setup.py detectron2_lite/detectron2/__init__.py
 	@$(MAKE) --no-print-directory setup
 
 demo: export DETECTRON2_DATASETS ?= output/demo/datasets
@@ -70,5 +79,5 @@ format: $(READY) ## fix style
 bench: $(READY) ## measure speed and memory
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-clean: ## remove .venv and what runs have written
+clean: ## remove the environment and what runs have written
 	rm -rf $(VENV) output
