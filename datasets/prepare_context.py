@@ -9,9 +9,10 @@ from pathlib import Path
 
 from zss_d2.data.files.images import read_mask, read_matlab_mask, require_folder
 from zss_d2.data.files.listing import files_by_id
+from zss_d2.data.labels import build_lut
 from zss_d2.data.prepare.data_command import data_command
 from zss_d2.data.prepare.workflow import Pair, add_common_arguments, main, read_id_list
-from zss_d2.data.spec.benchmark import build_lut, load_benchmark
+from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.spec.locations import datasets_root
 from zss_d2.errors import ZssError
 from zss_d2.utils.command_line import Parser

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from zss_d2.data.prepare import check
+from zss_d2.data.prepare import check_command
 from zss_d2.data.synthetic import toy_custom, toy_voc
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
@@ -60,7 +60,7 @@ def run_check(capsys):
 
     def call(*arguments: str) -> tuple[int, str, list[str]]:
         capsys.readouterr()
-        status = check.main(["--workers", "1", *(str(argument) for argument in arguments)])
+        status = check_command.main(["--workers", "1", *(str(argument) for argument in arguments)])
         out, err = capsys.readouterr()
         return status, out, [line for line in err.splitlines() if line.startswith("error: ")]
 

@@ -15,6 +15,7 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 from pycocotools import mask
 
+from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.spec.custom import register_custom
 from zss_d2.data.synthetic import toy_custom
@@ -44,12 +45,18 @@ def yard(tmp_path, monkeypatch) -> Path:
     return path
 
 
+def truth_of(record: dict) -> torch.Tensor:
+    """Train ids (H, W) of the record's mask."""
+    metadata = MetadataCatalog.get(record["dataset_name"])
+    return torch.tensor(read_labels(record["sem_seg_file_name"], metadata))
+
+
 def predict(dataset: str, folder: Path, kind: str) -> None:
     """Write what a model that is always right predicts; void pixels are class 0."""
     evaluator = ZeroShotSemSegEvaluator(dataset, output_dir=str(folder), predictions=kind)
     number = len(MetadataCatalog.get(dataset).stuff_classes)
     for record in DatasetCatalog.get(dataset):
-        truth = torch.from_numpy(np.array(Image.open(record["sem_seg_file_name"]))).long()
+        truth = truth_of(record).long()
         labels = truth.where(truth < number, 0)
         scores = torch.nn.functional.one_hot(labels, number).permute(2, 0, 1).float()
         evaluator.process([record], [{"sem_seg": scores}])
@@ -93,19 +100,14 @@ def test_what_is_read_back_are_the_labels(yard, tmp_path):
     assert ids.tolist() == [10, 20, 30, 40]
     for record in DatasetCatalog.get("zss_yard_val"):
         path = prediction_file(tmp_path, "zss_yard_val", record["image_id"])
-        truth = np.asarray(Image.open(record["sem_seg_file_name"]))
-        assert np.array_equal(read_prediction(path, ids), truth)
+        assert np.array_equal(read_prediction(path, ids), truth_of(record))
 
 
 def test_detectron2s_own_evaluator_writes_the_same_ids(yard, tmp_path):
     evaluator = SemSegEvaluator("zss_yard_val", output_dir=str(tmp_path))
-    evaluator.reset()
+    entries = []
     for record in DatasetCatalog.get("zss_yard_val"):
-        truth = torch.from_numpy(np.array(Image.open(record["sem_seg_file_name"]))).long()
-        scores = torch.nn.functional.one_hot(truth, 4).permute(2, 0, 1).float()
-        evaluator.process([record], [{"sem_seg": scores}])
-    evaluator.evaluate()
-    entries = json.loads((tmp_path / "sem_seg_predictions.json").read_text())
+        entries += evaluator.encode_json_sem_seg(truth_of(record).numpy(), record["file_name"])
     assert {entry["category_id"] for entry in entries} == {10, 20, 30, 40}
 
 

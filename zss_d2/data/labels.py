@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+MAX_LABEL = 65535
 
 
 class UndefinedLabelError(ValueError):
@@ -20,6 +22,17 @@ class UndefinedLabelError(ValueError):
         return type(self), (self.counts,)
 
 
+def build_lut(raw_to_train: Mapping[int, int]) -> np.ndarray:
+    """Return the table raw mask value -> train id, int32, -1 where nothing is defined.
+
+    256 entries where every raw value fits 8 bits, else 65536.
+    """
+    table = np.full(256 if max(raw_to_train) < 256 else MAX_LABEL + 1, -1, np.int32)
+    for raw, train in raw_to_train.items():
+        table[raw] = train
+    return table
+
+
 def remap(raw: np.ndarray, lut: np.ndarray) -> np.ndarray:
     """Replace each raw value by its train id.
 
@@ -33,8 +46,11 @@ def remap(raw: np.ndarray, lut: np.ndarray) -> np.ndarray:
     Raises:
         UndefinedLabelError: a raw value is outside the table or maps to -1.
     """
-    labels = lut[np.clip(raw, 0, len(lut) - 1)]
-    _reject(raw, (labels < 0) | (raw < 0) | (raw >= len(lut)))
+    labels = np.take(lut, raw, mode="clip")
+    bad = labels < 0
+    if not np.can_cast(raw.dtype, np.min_scalar_type(len(lut) - 1)):
+        bad |= (raw < 0) | (raw >= len(lut))
+    _reject(raw, bad)
     return labels
 
 

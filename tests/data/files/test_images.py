@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from detectron2.utils import logger as d2_logger
 from PIL import Image
 
-from zss_d2.data.files import images as files
 from zss_d2.data.files.images import image_size, read_mask, read_pair, read_photo
 from zss_d2.data.files.listing import files_by_id
 from zss_d2.data.prepare.convert import Job, Pair, is_current
@@ -124,7 +124,7 @@ def test_pixels_of_unknown_range_are_refused(tmp_path, array, mode):
 
 
 def test_a_wide_photo_that_is_nearly_black_is_announced(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(files, "log_first_n", lambda level, text: logging.log(level, text))
+    monkeypatch.setattr(d2_logger, "log_first_n", lambda level, text: logging.log(level, text))
     read_photo(save(tmp_path / "full.png", WIDE))
     assert not caplog.text
     path = save(tmp_path / "camera.png", WIDE // 16)
@@ -211,9 +211,12 @@ def test_sizes_are_those_of_the_upright_photo(tmp_path):
 
 def test_a_converted_mask_of_a_turned_photo_is_not_made_again_and_again(tmp_path):
     photo, mask = turned_pair(tmp_path)
-    job = Job(None, tmp_path / "out", np.arange(256), copy=False)
-    (tmp_path / "out").mkdir()
-    save(tmp_path / "out" / "photo.png", np.zeros((8, 4), np.uint8))
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for folder in (images, masks):
+        folder.mkdir()
+    job = Job(images, masks, np.arange(256), copy=False)
+    (images / f"photo{photo.suffix}").symlink_to(photo)
+    save(masks / "photo.png", np.zeros((8, 4), np.uint8))
     assert is_current(job, Pair("photo", photo, mask))
 
 

@@ -12,13 +12,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog
+from detectron2.utils import logger as d2_logger
 from PIL import Image
 
 from tests.data.conftest import load_script
 from zss_d2.data.files import images as files
 from zss_d2.data.files.listing import Location, load_records
 from zss_d2.data.labels import hide_unseen
-from zss_d2.data.spec.custom import convert_raw_masks, load_custom
+from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.errors import ZssError
 
 LABELS = np.arange(64, dtype=np.uint8).reshape(8, 8) % 5
@@ -92,7 +95,7 @@ def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_colour_photo_of_ten_bits_is_announced(yard, run_check, suffix, monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr(files, "log_first_n", lambda level, text: lines.append(text))
+    monkeypatch.setattr(d2_logger, "log_first_n", lambda level, text: lines.append(text))
     ten_bits = np.random.default_rng(0).integers(0, 1024, (96, 96, 3)).astype(np.uint16)
     other = yard.parent / f"wide.{suffix}"
     cv2.imwrite(str(other), ten_bits)
@@ -272,7 +275,7 @@ def test_lists_may_be_saved_as_other_programs_do(yard, encoding):
     text = "yard_0\r\nyard_1\r\n"
     marked = f"\ufeff{text}" if encoding == "utf-16-le" else text
     (yard.parent / "train.txt").write_bytes(marked.encode(encoding))
-    assert load_custom(yard).originals["train"].ids == ("yard_0", "yard_1")
+    assert load_custom(yard).locations["train"].ids == ("yard_0", "yard_1")
 
 
 @pytest.mark.parametrize(
@@ -298,7 +301,7 @@ def test_ids_may_have_blanks_and_dots_and_be_written_with_their_suffix(yard, run
         photo_of(yard, old).rename(photo_of(yard, new))
         mask_of(yard, old).rename(mask_of(yard, new))
     (yard.parent / "train.txt").write_text("my yard 0\nyard_1.JPG\nyard.2\nyard.jpg\n")
-    ids = load_custom(yard).originals["train"].ids
+    ids = load_custom(yard).locations["train"].ids
     assert ids == ("my yard 0", "yard_1", "yard.2", "yard.jpg")
     status, out, _ = run_check(yard)
     assert (status, "train: 4 images checked" in out) == (0, True)
@@ -359,13 +362,13 @@ def test_a_value_without_a_meaning_never_costs_the_mask(yard, run_check, mapping
     assert run_check(yard)[0] == 0
 
 
-def test_converting_masks_of_ones_own_says_the_same(yard, run_check):
-    every_remedy(yard, run_check, "raw_to_train: {0: 0, 1: 1, 2: 2, 3: 3}\n")
-    custom = load_custom(yard)
+def test_training_says_the_same_of_such_a_value_as_the_check(yard, run_check):
+    line = every_remedy(yard, run_check, "raw_to_train: {0: 0, 1: 1, 2: 2, 3: 3}\n")
+    register_custom([yard])
+    record = DatasetCatalog.get("zss_yard_train")[1]
     with pytest.raises(ZssError) as caught:
-        convert_raw_masks(custom, custom.benchmark.splits["train"])
-    assert f"say in {yard} what raw_to_train makes of the value" in str(caught.value)
-    assert "fetch" not in str(caught.value)
+        ZeroShotMapper(is_train=True, augmentations=[])(record)
+    assert line == f"error: {caught.value}"
 
 
 class Payload:

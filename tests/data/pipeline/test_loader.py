@@ -150,7 +150,34 @@ def test_images_without_unseen_pixels_must_have_a_usable_label(yard, cfg):
 
 def test_masks_are_read_up_to_the_first_label_only(yard, monkeypatch):
     read = []
-    original = train_images.read_mask
-    monkeypatch.setattr(train_images, "read_mask", lambda p: read.append(p) or original(p))
+    original = train_images.read_labels
+    monkeypatch.setattr(
+        train_images, "read_labels", lambda path, data: read.append(path) or original(path, data)
+    )
     require_labels(yard)
     assert read == [yard[0]["sem_seg_file_name"]]
+
+
+def test_unseen_classes_are_found_in_masks_with_raw_ids(tmp_path, monkeypatch, cfg):
+    """What masks hold is remembered as they hold it, so that another split reads none again."""
+    path = toy_custom.generate(tmp_path / "raw")
+    mapping = "raw_to_train: {0: ground, 1: disc, 2: square, 3: stripe}"
+    path.write_text(f"{mapping}\n{path.read_text()}".replace("name: yard", "name: raw"))
+    register_custom([path])
+    for record in DatasetCatalog.get("zss_raw_train"):
+        labels = np.asarray(Image.open(record["sem_seg_file_name"]))
+        values = np.array([40, 30, 20, 10], np.uint8)[labels]
+        values[values == 10] = 40 if record["image_id"] in ("yard_0", "yard_2") else 10
+        Image.fromarray(values).save(record["sem_seg_file_name"])
+    text = path.read_text().replace(mapping, "raw_to_train: {40: 0, 30: 1, 20: 2, 10: 3}")
+    path.write_text(text)
+    register_custom([path])
+    cfg.DATASETS.TRAIN, cfg.ZERO_SHOT.TRAIN_IMAGES = ("zss_raw_train",), "without_unseen"
+    assert [r["image_id"] for r in training_records(cfg)] == ["yard_0", "yard_2"]
+    path.write_text(text.replace("unseen: [stripe]", "unseen: [disc]"))
+    register_custom([path])
+    read = []
+    monkeypatch.setattr(train_images, "read_mask", read.append)
+    with pytest.raises(ZssError, match="every image shows an unseen class"):
+        training_records(cfg)
+    assert not read

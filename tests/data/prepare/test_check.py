@@ -94,7 +94,7 @@ def test_palette_and_16_bit_masks_are_pointed_out(yard, run):
     assert "note: val: 1 masks, such as yard_5, are 16-bit PNGs" in out
 
 
-def test_raw_masks_are_checked_through_their_map_without_converting(yard, run, tmp_path):
+def test_raw_masks_are_checked_through_their_map(yard, run, tmp_path):
     text = yard.read_text()
     yard.write_text(text.replace("splits:", "raw_to_train: {0: 0, 1: 1, 2: 2, 3: 3}\nsplits:"))
     assert run(yard)[0] == 0
@@ -103,7 +103,7 @@ def test_raw_masks_are_checked_through_their_map_without_converting(yard, run, t
     status, _, errors = run(yard)
     assert status == 2
     assert "value 3 (" in errors[0]
-    assert "not in raw_to_train" in errors[0]
+    assert "without a train id; correct the mask, or say in" in errors[0]
 
 
 def config(tmp_path: Path, train: str, test: str, **more: str) -> Path:

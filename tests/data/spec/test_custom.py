@@ -12,6 +12,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.data.synthetic import toy_custom
@@ -57,7 +58,7 @@ def test_unseen_may_be_empty_and_facts_may_be_left_out(yard):
     assert custom.benchmark.ignore_label == 255
 
 
-def test_masks_with_raw_ids_get_train_ids_once(yard, tmp_path):
+def test_masks_with_raw_ids_are_translated_as_they_are_read(yard, tmp_path):
     for path in (yard.parent / "masks").iterdir():
         labels = np.asarray(Image.open(path)).astype(np.uint16)
         Image.fromarray(np.where(labels == 3, 0, labels * 100 + 100).astype(np.uint16)).save(path)
@@ -65,32 +66,36 @@ def test_masks_with_raw_ids_get_train_ids_once(yard, tmp_path):
     register_custom([rewrite(yard, name="raw", raw_to_train=mapping)])
     (record, *others) = DatasetCatalog.get("zss_raw_train")
     assert len(others) == 3
-    converted = Path(record["sem_seg_file_name"])
-    assert converted.is_relative_to(tmp_path / "datasets" / "zss" / "raw" / "annotations")
-    original = np.asarray(Image.open(yard.parent / "masks" / converted.name))
-    labels = ZeroShotMapper(is_train=True, augmentations=[], hide_unseen_labels=False)(record)
+    original = np.asarray(Image.open(record["sem_seg_file_name"]))
     expected = np.select([original == raw for raw in (0, 100, 200, 300)], [3, 0, 1, 2])
-    assert np.array_equal(labels["sem_seg"].numpy(), expected)
-    before = converted.stat().st_mtime_ns
-    DatasetCatalog.get("zss_raw_train")
-    assert converted.stat().st_mtime_ns == before
+    labels = read_labels(record["sem_seg_file_name"], MetadataCatalog.get("zss_raw_train"))
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, expected)
+    mapped = ZeroShotMapper(is_train=True, augmentations=[], hide_unseen_labels=False)(record)
+    assert np.array_equal(mapped["sem_seg"].numpy(), expected)
+    hidden = ZeroShotMapper(is_train=True, augmentations=[])(record)
+    assert np.array_equal(hidden["sem_seg"].numpy(), np.where(expected == 3, 255, expected))
+    assert Path(record["sem_seg_file_name"]).parent == yard.parent / "masks"
+    assert not (tmp_path / "datasets").exists()
 
 
-def test_an_edited_map_never_meets_masks_of_the_old_one(yard):
+def test_an_edited_map_is_in_force_at_once(yard):
     for train_ids in ([0, 1, 2, 3], [0, 1, 3, 2]):
         mapping = dict(enumerate(train_ids))
         register_custom([rewrite(yard, name="edited", raw_to_train=mapping)])
         for record in DatasetCatalog.get("zss_edited_train"):
-            mask = Path(record["sem_seg_file_name"])
-            original = np.asarray(Image.open(yard.parent / "masks" / mask.name))
-            assert np.array_equal(np.asarray(Image.open(mask)), np.array(train_ids)[original])
+            original = np.asarray(Image.open(record["sem_seg_file_name"]))
+            labels = read_labels(record["sem_seg_file_name"], MetadataCatalog.get("zss_edited_val"))
+            assert np.array_equal(labels, np.array(train_ids)[original])
 
 
 def test_a_raw_value_outside_the_map_is_named_with_its_file(yard):
     mapping = {0: 0, 1: 1, 2: 2, 9: "stripe"}
     register_custom([rewrite(yard, name="holes", raw_to_train=mapping)])
-    with pytest.raises(ZssError, match=r"yard_\d\.png: value 3 \(\d+ pixels\) without a meaning"):
-        DatasetCatalog.get("zss_holes_train")
+    (record, *_) = DatasetCatalog.get("zss_holes_train")
+    problem = r"yard_0\.png: value 3 \(\d+ pixels\) without a train id; correct the mask, or say in"
+    with pytest.raises(ZssError, match=problem):
+        ZeroShotMapper(is_train=True, augmentations=[])(record)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from zss_d2.data.prepare.check import main as check
+from zss_d2.data.files.encoding import read_labels
+from zss_d2.data.prepare.check_command import main as check
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.data.spec.heldout import hold_out
@@ -26,7 +27,7 @@ def fold(yard) -> Path:
 
 def masks(dataset: str) -> dict[str, np.ndarray]:
     return {
-        record["image_id"]: np.asarray(Image.open(record["sem_seg_file_name"]))
+        record["image_id"]: read_labels(record["sem_seg_file_name"], MetadataCatalog.get(dataset))
         for record in DatasetCatalog.get(dataset)
     }
 

@@ -8,7 +8,8 @@ import json
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from zss_d2.data.spec.benchmark import build_lut, load_benchmark
+from zss_d2.data.labels import build_lut
+from zss_d2.data.spec.benchmark import load_benchmark
 
 COCO_UNSEEN = [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]
 COCO_UNSEEN_RAW = [20, 24, 32, 33, 40, 56, 86, 99, 105, 123, 144, 147, 148, 168, 171]

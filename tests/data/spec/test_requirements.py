@@ -100,8 +100,7 @@ def test_an_empty_training_folder_is_found(datasets, make_cfg):
     require_datasets(make_cfg(), train=False)  # a test takes only the classes from there
 
 
-def test_masks_that_get_train_ids_later_are_not_missed(yard, make_cfg):
-    """Their copies are made when they are loaded; the originals must be there before."""
+def test_masks_with_raw_ids_must_be_there_too(yard, make_cfg):
     data = yaml.safe_load(yard.read_text())
     data["raw_to_train"] = {i: i for i in (0, 1, 2, 3, 255)}
     yard.write_text(yaml.safe_dump(data))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from zss_d2.data.pipeline.loader import build_train_loader, training_records
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
-from zss_d2.data.prepare.check import main as check
+from zss_d2.data.prepare.check_command import main as check
 from zss_d2.data.spec.custom import register_custom
 from zss_d2.data.spec.vocabulary import (
     Vocabulary,

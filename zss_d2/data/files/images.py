@@ -6,14 +6,13 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from zss_d2.data.files.mask_warnings import mask_doubt, raw_mode
-from zss_d2.data.labels import UndefinedLabelError, check_labels
 from zss_d2.errors import ZssError
 from zss_d2.utils.writing import read_stamp
 
@@ -167,31 +166,6 @@ def read_pair(
             f"{image_path}, upright, is {image.shape[1]}x{image.shape[0]}; {remedy}"
         )
     return image, mask
-
-
-def read_prepared_pair(
-    record: Mapping[str, str],
-    num_classes: int,
-    ignore_label: int,
-    image_format: str = "RGB",
-    *,
-    remedy: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read the image and the train-id mask of a record of `zss_d2.data.spec.registry`.
-
-    Raises ZssError as `read_pair` does, and, with the remedy, for a value that is neither an id nor
-    the ignore label.
-    """
-    path = record["sem_seg_file_name"]
-    image, labels = read_pair(record["file_name"], path, image_format)
-    try:
-        check_labels(labels, num_classes, ignore_label)
-    except UndefinedLabelError as error:
-        raise ZssError(
-            f"{path}: {error} outside 0..{num_classes - 1} and not the ignore label "
-            f"{ignore_label}; {remedy}"
-        ) from None
-    return image, labels
 
 
 def image_size(path: str | Path) -> tuple[int, int] | None:

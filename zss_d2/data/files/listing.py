@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,15 @@ _FOREIGN_PREFIX = "._"
 
 @dataclass(frozen=True)
 class Location:
-    """Where the images and the train-id masks of a split lie, and what to do if they do not."""
+    """Where the images and the masks of a split lie, and what to do if they do not."""
 
     images: Path
     masks: Path
     remedy: str
     ids: tuple[str, ...] | None = None
     """The images that belong to the split; None: all of the folder."""
+    raw_to_train: Mapping[int, int] | None = None
+    """Train ids of what the masks hold; None: they hold train ids."""
     mask_remedy: str = "correct the mask"
     """What to do about a mask with a wrong value; it never costs a file of the user's own."""
 

@@ -11,7 +11,8 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
-from zss_d2.data.files.images import read_photo, read_prepared_pair
+from zss_d2.data.files.encoding import MaskEncoding
+from zss_d2.data.files.images import read_photo
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.augmentation import (
     CategoryCrop,
@@ -102,15 +103,11 @@ class ZeroShotMapper:
         self, record: dict[str, Any], metadata: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the image (H, W, 3) and the labels (H, W) that training may see."""
-        classes, ignore_label = metadata.stuff_classes, metadata.ignore_label
-        remedy = metadata.get("mask_remedy", "correct the mask")
-        image, labels = read_prepared_pair(
-            record, len(classes), ignore_label, self.image_format, remedy=remedy
-        )
+        image, labels = MaskEncoding.of(metadata).read_pair(record, self.image_format)
         # Before any augmentation, so that crops are not chosen by what is hidden either.
         if self.hide_unseen_labels:
-            unseen_ids = [classes.index(name) for name in metadata.unseen_classes]
-            labels = hide_unseen(labels, unseen_ids, ignore_label)
+            unseen_ids = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
+            labels = hide_unseen(labels, unseen_ids, metadata.ignore_label)
         return image, labels
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import MetadataCatalog
 
+from zss_d2.data.files.encoding import MaskEncoding, read_labels
 from zss_d2.data.files.images import read_mask
 from zss_d2.data.files.listing import summarise
 from zss_d2.data.spec.locations import datasets_root
@@ -30,7 +31,8 @@ def without_unseen(records: Sequence[dict], workers: int = 1) -> list[dict]:
     kept = []
     for name, own in _by_dataset(records).items():
         metadata = MetadataCatalog.get(name)
-        unseen = {metadata.stuff_classes.index(word) for word in metadata.unseen_classes}
+        unseen_ids = {metadata.stuff_classes.index(word) for word in metadata.unseen_classes}
+        unseen = MaskEncoding.of(metadata).values_of(unseen_ids)
         present = classes_of(own, datasets_root() / "zss" / "classes" / f"{name}.json", workers)
         clean = [r for r in own if unseen.isdisjoint(present[r["image_id"]])]
         logger.info("%s: %d of %d images show no unseen class", name, len(clean), len(own))
@@ -55,7 +57,8 @@ def require_labels(records: Sequence[dict], *, supervised: bool = False) -> None
         metadata = MetadataCatalog.get(name)
         names = metadata.stuff_classes if supervised else metadata.seen_classes
         ids = [metadata.stuff_classes.index(word) for word in names]
-        if not any(np.isin(read_mask(r["sem_seg_file_name"]), ids).any() for r in own):
+        masks = (read_labels(record["sem_seg_file_name"], metadata) for record in own)
+        if not any(np.isin(labels, ids).any() for labels in masks):
             raise ZssError(
                 f"{name}: no pixel of its {len(own)} training images has the label of a class that "
                 f"is trained ({summarise(list(names))}); correct the masks or raw_to_train, or "

@@ -1,11 +1,4 @@
-"""Says what is wrong with the data of a training config, a benchmark or a data set of one's own.
-
-    zss check configs/ldvc_voc.yaml
-    zss check voc
-    zss check my_data.yaml
-
-Nothing is written. Exit status 2 and one line per problem if something is wrong.
-"""
+"""What is wrong with the data of a training config, a benchmark or a custom dataset."""
 
 from __future__ import annotations
 
@@ -18,14 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from detectron2.config import CfgNode
 
 from zss_d2.config.values import converted
 from zss_d2.data.files.listing import Location, load_records, summarise
 from zss_d2.data.files.lists import read_text
-from zss_d2.data.prepare.data_command import data_command
 from zss_d2.data.prepare.outcome import print_outcomes
 from zss_d2.data.prepare.verify import check_location
 from zss_d2.data.spec.benchmark import (
@@ -40,7 +31,6 @@ from zss_d2.data.spec.locations import dataset_name, prepared_location
 from zss_d2.data.spec.naming import check_length, check_names, clip_tokenizer
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests, require_equal
 from zss_d2.errors import ZssError
-from zss_d2.utils.command_line import Parser, whole
 
 # Where no config says which CLIP reads the class names.
 CLIP_NAME = "ViT-B-16"
@@ -51,14 +41,13 @@ CLIP_TEMPLATE = "a photo of a {}."
 class Target:
     """A split to check.
 
-    ``lut`` is for masks that do not hold train ids yet; ``trained_ids`` are the classes whose
-    labels training is to see, None where the split is not for training.
+    ``trained_ids`` are the classes whose labels training is to see, None where the split is not for
+    training.
     """
 
     benchmark: Benchmark
     split: Split
     location: Location
-    lut: np.ndarray | None = None
     trained_ids: tuple[int, ...] | None = None
 
     @property
@@ -78,7 +67,7 @@ def custom_targets(path: str | Path) -> list[Target]:
     """List the splits of a custom description; raises ZssError if that is wrong."""
     custom = load_custom(path)
     return [
-        Target(custom.benchmark, split, custom.originals[split.name], custom.lut)
+        Target(custom.benchmark, split, custom.locations[split.name])
         for split in custom.benchmark.splits.values()
     ]
 
@@ -223,8 +212,6 @@ def check_targets(targets: Sequence[Target], workers: int) -> int:
                     target.location,
                     workers=workers,
                     any_count=True,
-                    lut=target.lut,
-                    raw=target.lut is not None,
                     trained_ids=target.trained_ids,
                 )
             ]
@@ -292,20 +279,3 @@ def _names(value: Any) -> tuple[str, ...]:
         return converted(value, ())
     except ValueError as error:
         raise ZssError(f"DATASETS has {value!r}; give {error}") from None
-
-
-@data_command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    parser = Parser(__doc__, prog="zss check")
-    parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="yaml, .json, or benchmark name")
-    parser.add_argument(
-        "--workers", type=whole(1), default=os.cpu_count() or 1, metavar="N", help="processes"
-    )
-    args = parser.parse_args(argv)
-    targets, notes = find_targets(args.subject)
-    for note in notes:
-        print(f"note: {note}")
-    failed = check_targets(targets, args.workers)
-    print(f"{failed} problem(s)" if failed else "everything is in order")
-    return 2 if failed else 0

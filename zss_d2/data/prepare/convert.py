@@ -50,21 +50,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Job:
-    """What the workers need to know to prepare the pairs of one split.
+    """What the workers need to know to prepare the pairs of one split."""
 
-    ``images`` is None where the images stay where they are; ``remedy`` is for a mask with a value
-    that the table lacks.
-    """
-
-    images: Path | None
+    images: Path
     annotations: Path
     lut: np.ndarray
     copy: bool
-    remedy: str = FETCHED_REMEDY
 
-    def targets(self, pair: Pair) -> tuple[Path | None, Path]:
-        """Return the files to write for ``pair``: image (or None) and mask."""
-        image = self.images and self.images / f"{pair.image_id}{pair.image.suffix.lower()}"
+    def targets(self, pair: Pair) -> tuple[Path, Path]:
+        """Return the files to write for ``pair``: image and mask."""
+        image = self.images / f"{pair.image_id}{pair.image.suffix.lower()}"
         return image, self.annotations / f"{pair.image_id}.png"
 
     def stamp(self, pair: Pair) -> str:
@@ -98,7 +93,7 @@ def prepare_split(
     file and the reason.
 
     Args:
-        lut: (N,) table of `zss_d2.data.spec.benchmark.build_lut`.
+        lut: (N,) table of `zss_d2.data.labels.build_lut`.
         dry_run: only count what would be written; originals are not decoded.
 
     Raises WriteError if something cannot be written, or would be written over an original.
@@ -126,8 +121,9 @@ def prepare_split(
     for folder in (images, annotations):
         make_folder(folder)
         remove_leftovers(folder)
-    counts, bad = convert_pairs(job, pairs, workers, split.name)
-    problems += bad
+    results = list(run_parallel(functools.partial(_convert, job), pairs, workers, split.name))
+    problems += [result for result in results if result not in _STATES]
+    counts = Counter(result for result in results if result in _STATES)
     if counts["unrecorded"]:
         notes.append(
             f"{split.name}: {counts['unrecorded']} masks in {annotations} do not say what they "
@@ -141,18 +137,6 @@ def prepare_split(
         tuple(problems),
         tuple(notes),
     )
-
-
-def convert_pairs(
-    job: Job, pairs: list[Pair], workers: int, label: str
-) -> tuple[Counter[str], list[str]]:
-    """Do the job; returns how many pairs have each of `_STATES` now, and a line per bad pair.
-
-    Raises WriteError as `prepare_split` does.
-    """
-    results = list(run_parallel(functools.partial(_convert, job), pairs, workers, label))
-    problems = [result for result in results if result not in _STATES]
-    return Counter(result for result in results if result in _STATES), problems
 
 
 # What a pair can be after a preparation: written now, kept because its record says that it is made
@@ -169,7 +153,7 @@ def _state(job: Job, pair: Pair) -> str:
     """Return ``kept`` or ``unrecorded`` for a pair whose outputs are current, else nothing."""
     image_out, mask_out = job.targets(pair)
     try:
-        if image_out is not None and not _placed(job, pair, image_out):
+        if not _placed(job, pair, image_out):
             return ""
         found = image_stamp(mask_out)
         if found:
@@ -206,10 +190,9 @@ def _convert(job: Job, pair: Pair) -> str:
         labels = remap(read_pair(pair.image, pair.mask, read=pair.read)[1], job.lut)
         labels = labels.astype(np.uint8 if job.lut.max() < 256 else np.uint16)
         write_mask(mask_out, labels, stamp)
-        if image_out is not None:
-            _place(job, pair, image_out)
+        _place(job, pair, image_out)
     except UndefinedLabelError as error:
-        return f"{pair.mask}: {error} without a meaning; {job.remedy} (image {pair.image_id})"
+        return f"{pair.mask}: {error} without a meaning; {FETCHED_REMEDY} (image {pair.image_id})"
     except WriteError:
         raise
     except ZssError as error:
@@ -235,8 +218,7 @@ def _place(job: Job, pair: Pair, image_out: Path) -> None:
 
 def _spare_originals(job: Job, pair: Pair) -> None:
     """Raise WriteError if an output is an original itself, by whatever way of links."""
-    image_out, mask_out = job.targets(pair)
-    for output in filter(None, (image_out, mask_out)):
+    for output in job.targets(pair):
         for original in (pair.image, pair.mask):
             if _is_file_of(output, original):
                 raise WriteError(

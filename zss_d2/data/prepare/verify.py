@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from zss_d2.data.files.encoding import MaskEncoding
 from zss_d2.data.files.images import (
     WIDE_PHOTOS,
     is_dark,
     mask_storage,
     photo_storage,
-    read_pair,
-    read_prepared_pair,
 )
 from zss_d2.data.files.listing import Location, load_records, summarise
 from zss_d2.data.labels import UndefinedLabelError, histogram, remap
 from zss_d2.data.prepare.convert import FETCHED_REMEDY, Pair
 from zss_d2.data.prepare.outcome import Outcome, count_notes, run_parallel
 from zss_d2.data.spec.benchmark import Benchmark, Split, ids_digest
-from zss_d2.data.spec.locations import dataset_name, prepared_location
+from zss_d2.data.spec.locations import dataset_name, mask_encoding, prepared_location
 from zss_d2.errors import ZssError
 
 _STORAGE_NOTES = {
@@ -69,7 +68,6 @@ def check_location(
     listed: Collection[str] | None = None,
     originals: Collection[Pair] = (),
     lut: np.ndarray | None = None,
-    raw: bool = False,
     trained_ids: Collection[int] | None = None,
 ) -> Outcome:
     """Verify a split; the table of the outcome shows the pixels and images of every class.
@@ -78,8 +76,7 @@ def check_location(
         any_count: turns a wrong number of images, or another id list, into a note.
         listed: ids that the split must consist of, where known.
         originals: pairs whose raw histograms, through ``lut``, must be those of the split.
-        lut: raw values -> train ids, for ``originals`` and for ``raw``.
-        raw: the masks of the location themselves hold raw values.
+        lut: raw values -> train ids, for ``originals``.
         trained_ids: the classes whose labels training is to see, for a training set.
     """
     try:
@@ -88,11 +85,8 @@ def check_location(
         return Outcome(f"{split.name}: not usable", (str(error),))
     check = functools.partial(
         _check_record,
-        num_classes=len(benchmark.classes),
-        ignore_label=benchmark.ignore_label,
+        encoding=mask_encoding(benchmark, location),
         lut=lut,
-        raw=raw,
-        mask_remedy=location.mask_remedy,
     )
     pair_of = {pair.image_id: pair for pair in originals}
     items = [(record, pair_of.get(record["image_id"])) for record in records]
@@ -214,36 +208,25 @@ def _storage_notes(split: Split, findings: list[Finding], records: list[dict]) -
 
 def _check_record(
     item: tuple[Mapping[str, str], Pair | None],
-    num_classes: int,
-    ignore_label: int,
+    encoding: MaskEncoding,
     lut: np.ndarray | None,
-    raw: bool,
-    mask_remedy: str,
 ) -> Finding:
     record, original = item
     try:
-        if raw:
-            image, labels = read_pair(record["file_name"], record["sem_seg_file_name"])
-            labels = remap(labels, lut)
-        else:
-            image, labels = read_prepared_pair(
-                record, num_classes, ignore_label, remedy=mask_remedy
-            )
-        pixels = histogram(labels, num_classes, ignore_label)
+        image, labels = encoding.read_pair(record)
+        pixels = histogram(labels, encoding.num_classes, encoding.ignore_label)
         if original is not None:
             expected = remap(original.read(original.mask), lut)
-            expected = histogram(expected, num_classes, ignore_label)
+            expected = histogram(expected, encoding.num_classes, encoding.ignore_label)
             if not np.array_equal(pixels, expected):
                 return Finding(
                     f"{record['sem_seg_file_name']}: the pixels per class differ from those of "
-                    f"{original.mask}; {mask_remedy}"
+                    f"{original.mask}; {encoding.remedy}"
                 )
     except ZssError as error:
         return Finding(str(error))
     except UndefinedLabelError as error:
-        path = original.mask if original else record["sem_seg_file_name"]
-        remedy = FETCHED_REMEDY if original else mask_remedy
-        return Finding(f"{path}: {error} not in raw_to_train; {remedy}")
+        return Finding(f"{original.mask}: {error} not in raw_to_train; {FETCHED_REMEDY}")
     return Finding("", pixels, _storage(record, image))
 
 

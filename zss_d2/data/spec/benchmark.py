@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from zss_d2.data.labels import MAX_LABEL, build_lut
 from zss_d2.errors import ZssError
 
 SPEC_FOLDER = Path(__file__).parent / "benchmarks"
-MAX_LABEL = 65535
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,8 @@ class Benchmark:
 
     @property
     def lut(self) -> np.ndarray:
-        """`build_lut` of ``raw_to_train``."""
+        """`zss_d2.data.labels.build_lut` of ``raw_to_train``."""
         return build_lut(self.raw_to_train)
-
-
-def build_lut(raw_to_train: Mapping[int, int]) -> np.ndarray:
-    """Return the table raw mask value -> train id, int32, -1 where nothing is defined.
-
-    256 entries where every raw value fits 8 bits, else 65536.
-    """
-    table = np.full(256 if max(raw_to_train) < 256 else MAX_LABEL + 1, -1, np.int32)
-    for raw, train in raw_to_train.items():
-        table[raw] = train
-    return table
 
 
 def available_benchmarks() -> tuple[str, ...]:

@@ -21,56 +21,40 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zss_d2.config.yaml_file import read_yaml
 from zss_d2.data.files.images import require_folder
-from zss_d2.data.files.listing import IMAGE_SUFFIXES, Location, files_by_id, load_records
+from zss_d2.data.files.listing import Location
 from zss_d2.data.files.lists import read_id_list
-from zss_d2.data.prepare.convert import Job, Pair, convert_pairs, is_current
 from zss_d2.data.spec.benchmark import (
     Benchmark,
     SpecReader,
     Split,
     available_benchmarks,
-    build_lut,
     closest,
     load_benchmark,
 )
-from zss_d2.data.spec.heldout import hold_out
-from zss_d2.data.spec.locations import dataset_name, prepared_location, prepared_root
+from zss_d2.data.spec.heldout import hold_out, identity, without_unseen
+from zss_d2.data.spec.locations import dataset_name, prepared_location
 from zss_d2.data.spec.registry import register_split
 from zss_d2.errors import ZssError
-from zss_d2.utils.writing import remove_leftovers
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Custom:
-    """A custom data set: its classes, and per split where its originals lie.
+    """A custom dataset: its classes, and where the files of its splits lie.
 
-    ``mask_map`` gives the train ids of what the masks hold, if these are not train ids already, so
-    that copies are needed; ``base`` is the name of the data set that a view shows.
+    ``base`` is the name of the data set that a view shows.
     """
 
     benchmark: Benchmark
-    originals: Mapping[str, Location]
-    mask_map: Mapping[int, int] | None = None
+    locations: Mapping[str, Location]
     base: str = ""
-
-    @property
-    def lut(self) -> np.ndarray | None:
-        """`build_lut` of ``mask_map``."""
-        return None if self.mask_map is None else build_lut(self.mask_map)
 
     def dataset_shown(self, dataset: str) -> str:
         """Return the registered name under which this view shows ``dataset``, a split of its base.
@@ -96,14 +80,8 @@ def register_custom(paths: Iterable[str | Path]) -> None:
     for path in paths:
         custom = load_custom(path)
         for split in custom.benchmark.splits.values():
-            convert = functools.partial(convert_raw_masks, custom, split)
-            register_split(
-                custom.benchmark,
-                split,
-                functools.partial(locate, custom, split),
-                None if custom.mask_map is None else convert,
-                functools.partial(custom.originals.get, split.name),
-            )
+            locate = functools.partial(custom.locations.get, split.name)
+            register_split(custom.benchmark, split, locate)
 
 
 def load_custom(path: str | Path) -> Custom:
@@ -115,52 +93,6 @@ def load_custom(path: str | Path) -> Custom:
 def _read(path: Path) -> _CustomReader:
     text, data = read_yaml(path, "the data set's description")
     return _CustomReader(path, text, data)
-
-
-def locate(custom: Custom, split: Split) -> Location:
-    """Return where the masks with train ids lie: in place, or converted in the prepared tree."""
-    original = custom.originals[split.name]
-    if custom.mask_map is None:
-        return original
-    masks = _converted_folder(custom, split)
-    remedy = "delete that copy, which is made anew from the original when the data set is loaded"
-    return Location(original.images, masks, original.remedy, _original_ids(original), remedy)
-
-
-def convert_raw_masks(custom: Custom, split: Split, workers: int = 1) -> None:
-    """Write copies with train ids of the masks that have changed; raises ZssError for a bad one."""
-    original = custom.originals[split.name]
-    annotations = _converted_folder(custom, split)
-    records = load_records(original, split.name)
-    pairs = [
-        Pair(r["image_id"], Path(r["file_name"]), Path(r["sem_seg_file_name"])) for r in records
-    ]
-    job = Job(None, annotations, custom.lut, copy=False, remedy=original.mask_remedy)
-    pairs = [pair for pair in pairs if not is_current(job, pair)]
-    if not pairs:
-        return
-    logger.info("%d masks get train ids in %s", len(pairs), annotations)
-    remove_leftovers(annotations)
-    _, problems = convert_pairs(job, pairs, workers, split.name)
-    if problems:
-        raise ZssError(f"{problems[0]} ({len(problems)} bad masks in all)")
-
-
-def _converted_folder(custom: Custom, split: Split) -> Path:
-    # Named by the map, so that an edited map never meets masks that were made by the old one.
-    digest = hashlib.sha256(custom.lut.tobytes()).hexdigest()[:8]
-    return prepared_root(custom.benchmark) / "annotations" / digest / split.folder
-
-
-def _identity(classes: tuple[str, ...], ignore_label: int) -> dict[int, int]:
-    return {i: i for i in (*range(len(classes)), ignore_label)}
-
-
-def _original_ids(location: Location) -> tuple[str, ...]:
-    if location.ids is not None:
-        return location.ids
-    there = files_by_id(location.images, IMAGE_SUFFIXES) if location.images.is_dir() else {}
-    return tuple(sorted(there))
 
 
 class _CustomReader(SpecReader):
@@ -178,7 +110,7 @@ class _CustomReader(SpecReader):
         classes = self.names("classes")
         self.data.setdefault("ignore_label", 255)
         ignore_label = self.ignore_label(classes)
-        given = self.data.get("raw_to_train", _identity(classes, ignore_label))
+        given = self.data.get("raw_to_train", identity(classes, ignore_label))
         mapping = self.raw_map(given, "raw_to_train", classes)
         benchmark = Benchmark(
             name=name,
@@ -192,8 +124,8 @@ class _CustomReader(SpecReader):
             splits={n: Split(n, n, None) for n in self.split_names()},
             things=self.things(classes),
         )
-        originals = {n: self.location(n) for n in benchmark.splits}
-        return Custom(benchmark, originals, mapping if "raw_to_train" in self.data else None)
+        held = mapping if "raw_to_train" in self.data else None
+        return Custom(benchmark, {n: self.location(n, held) for n in benchmark.splits})
 
     def view(self) -> Custom:
         self.check_keys(self.data, "top level", {"name", "base", "hold_out"}, {"title"})
@@ -207,9 +139,8 @@ class _CustomReader(SpecReader):
             title=self.string(self.data.get("title", name), "title"),
             sources=(str(self.path), *shown.sources),
         )
-        held = base.mask_map or _identity(shown.classes, shown.ignore_label)
-        mask_map = hold_out(dataclasses.replace(shown, raw_to_train=held), held_out).raw_to_train
-        return Custom(benchmark, base.originals, mask_map, shown.name)
+        locations = {n: without_unseen(shown, where) for n, where in base.locations.items()}
+        return Custom(benchmark, locations, shown.name)
 
     def base(self, named: str) -> Custom:
         """Return the data set of that name or description."""
@@ -251,7 +182,7 @@ class _CustomReader(SpecReader):
             raise self.fail("splits", f"must name a split or more, not {splits!r:.60}")
         return [self.identifier(name, "splits") for name in splits]
 
-    def location(self, split: str) -> Location:
+    def location(self, split: str, held: Mapping[int, int] | None) -> Location:
         key, entry = f"splits.{split}", self.data["splits"][split]
         self.check_keys(entry, key, {"images", "masks"}, {"list"})
         images, masks = (self.path_of(entry[name], f"{key}.{name}") for name in ("images", "masks"))
@@ -261,7 +192,7 @@ class _CustomReader(SpecReader):
         ids = None
         if "list" in entry:
             ids = tuple(read_id_list(self.path_of(entry["list"], f"{key}.list"), images))
-        return Location(images, masks, remedy, ids, self.mask_remedy())
+        return Location(images, masks, remedy, ids, held, self.mask_remedy())
 
     def mask_remedy(self) -> str:
         if "raw_to_train" in self.data:

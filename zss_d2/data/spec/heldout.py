@@ -9,8 +9,9 @@ say whether a choice hangs on which ones.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
+from zss_d2.data.files.listing import Location
 from zss_d2.data.spec.benchmark import Benchmark
 
 
@@ -24,14 +25,30 @@ def hold_out(base: Benchmark, unseen: Collection[str]) -> Benchmark:
         unseen: seen classes of ``base``, not all of them.
     """
     classes = base.seen_names
-    ids = {base.ignore_label: base.ignore_label} | dict.fromkeys(base.unseen_ids, base.ignore_label)
-    ids |= {old: new for new, old in enumerate(base.seen_ids)}
     return dataclasses.replace(
         base,
         classes=classes,
         synonyms={name: words for name, words in base.synonyms.items() if name in classes},
         unseen_ids=tuple(i for i, name in enumerate(classes) if name in unseen),
-        raw_to_train={raw: ids[train] for raw, train in base.raw_to_train.items()},
+        raw_to_train=_close_up(base, base.raw_to_train),
         things=tuple(name for name in base.things if name in classes),
         encodings={},
     )
+
+
+def without_unseen(base: Benchmark, location: Location) -> Location:
+    """Return the location of a split of ``base`` with what its masks hold in `hold_out`'s ids."""
+    held = location.raw_to_train or identity(base.classes, base.ignore_label)
+    return dataclasses.replace(location, raw_to_train=_close_up(base, held))
+
+
+def identity(classes: Sequence[str], ignore_label: int) -> dict[int, int]:
+    """Return the ``raw_to_train`` of masks that hold train ids."""
+    return {i: i for i in (*range(len(classes)), ignore_label)}
+
+
+def _close_up(base: Benchmark, raw_to_train: Mapping[int, int]) -> dict[int, int]:
+    """Make the unseen classes void, and give the seen ones consecutive ids."""
+    ids = {base.ignore_label: base.ignore_label} | dict.fromkeys(base.unseen_ids, base.ignore_label)
+    ids |= {old: new for new, old in enumerate(base.seen_ids)}
+    return {raw: ids[train] for raw, train in raw_to_train.items()}

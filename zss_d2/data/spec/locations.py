@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from zss_d2.data.files.encoding import MaskEncoding
 from zss_d2.data.files.listing import Location
 from zss_d2.data.spec.benchmark import Benchmark, Split
 
@@ -40,6 +41,13 @@ def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = No
         f"zss/{benchmark.name}",
         mask_remedy=f"move that prepared copy elsewhere and run {script}, which makes it anew; if "
         "it has no original, correct it",
+    )
+
+
+def mask_encoding(benchmark: Benchmark, location: Location) -> MaskEncoding:
+    """Return what the masks at a location of the benchmark hold."""
+    return MaskEncoding(
+        len(benchmark.classes), benchmark.ignore_label, location.raw_to_train, location.mask_remedy
     )
 
 

@@ -14,10 +14,10 @@ from detectron2.utils.logger import log_first_n
 
 from zss_d2.data.files.listing import Location, load_records
 from zss_d2.data.spec.benchmark import Benchmark, Split, available_benchmarks, load_benchmark
-from zss_d2.data.spec.locations import dataset_name, prepared_location
+from zss_d2.data.spec.locations import dataset_name, mask_encoding, prepared_location
 
-# Where the files of a registered split come from.
-_SOURCES: dict[str, Callable[[], Location]] = {}
+# Where the files of a registered split lie.
+_LOCATE: dict[str, Callable[[], Location]] = {}
 
 
 def register_all() -> None:
@@ -32,44 +32,27 @@ def register_benchmark(benchmark: Benchmark) -> None:
         register_split(benchmark, split, functools.partial(prepared_location, benchmark, split))
 
 
-def register_split(
-    benchmark: Benchmark,
-    split: Split,
-    locate: Callable[[], Location],
-    before_load: Callable[[], object] | None = None,
-    originals: Callable[[], Location] | None = None,
-) -> None:
-    """Register one split, whose files ``locate`` finds; again replaces.
-
-    ``before_load`` is called whenever the records are about to be listed; it may make the files
-    that ``locate`` names, from those that ``originals`` finds.
-    """
+def register_split(benchmark: Benchmark, split: Split, locate: Callable[[], Location]) -> None:
+    """Register one split, whose files ``locate`` finds; again replaces."""
     name = dataset_name(benchmark, split)
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, functools.partial(_load, benchmark, split, locate, before_load))
-    _SOURCES.pop(name, None)
-    if originals or not before_load:
-        _SOURCES[name] = originals or locate
+    DatasetCatalog.register(name, functools.partial(_load, benchmark, split, locate))
+    _LOCATE[name] = locate
     _publish_metadata(benchmark, split, locate())
 
 
-def sources_of(name: str) -> Location | None:
-    """Return where the files of a registered split come from; None if that is not known."""
-    return _SOURCES[name]() if name in _SOURCES else None
+def location_of(name: str) -> Location | None:
+    """Return where the files of a registered split lie; None for a data set of others."""
+    return _LOCATE[name]() if name in _LOCATE else None
 
 
 def _load(
-    benchmark: Benchmark,
-    split: Split,
-    locate: Callable[[], Location],
-    before_load: Callable[[], object] | None,
+    benchmark: Benchmark, split: Split, locate: Callable[[], Location]
 ) -> list[dict[str, str]]:
     # The environment may have changed since registration, and with it the folders.
     location = locate()
     _publish_metadata(benchmark, split, location)
-    if before_load is not None:
-        before_load()
     records = load_records(location, dataset_name(benchmark, split))
     if split.expected_images not in (None, len(records)):
         log_first_n(
@@ -94,7 +77,7 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         "benchmark": benchmark.name,
         "image_root": str(location.images),
         "sem_seg_root": str(location.masks),
-        "mask_remedy": location.mask_remedy,
+        "mask_encoding": mask_encoding(benchmark, location),
         "stuff_dataset_id_to_contiguous_id": _ids_of_raw(benchmark),
     }
     if name in MetadataCatalog.list():

@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from zss_d2.data.files.images import require_folder
 from zss_d2.data.files.listing import IMAGE_SUFFIXES, Location, load_records
 from zss_d2.data.spec.benchmark import closest
-from zss_d2.data.spec.registry import sources_of
+from zss_d2.data.spec.registry import location_of
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests
 from zss_d2.errors import ZssError
 
@@ -59,7 +59,7 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
         raise ZssError("DATASETS.TEST is empty, so there is nothing to test on; name a data set")
     for key, names in _by_key(cfg).items():
         for name in names if train or key.endswith("TEST") else ():
-            location = sources_of(name)
+            location = location_of(name)
             if location is None:
                 continue
             try:
