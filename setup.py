@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["zss_d2", "zss_d2.*"]),
-    package_data={"zss_d2": ["**/*.json", "**/*.yaml", "**/*.safetensors", "**/*.md"]},
+    package_data={"zss_d2": ["**/*.json", "**/*.yaml", "**/*.safetensors", "**/*.md", "**/*.j2"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -10,25 +10,21 @@ torchrun --nproc-per-node 8 train_net.py --config-file configs/ldvc_voc.yaml
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 import zss_d2  # noqa: F401  registers data sets and methods
+from zss_d2.errors import command
 
-# isort: split
-from detectron2.config import CfgNode
-
-from zss_d2.data.spec.requirements import require_datasets
-from zss_d2.engine import (
-    ZeroShotTrainer,
-    argument_parser,
-    evaluate,
-    parse_arguments,
-    run,
-    set_up,
-)
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
 def main(cfg: CfgNode, args: argparse.Namespace) -> object:
     """One process of the run."""
+    from zss_d2.data.spec.requirements import require_datasets
+    from zss_d2.engine import ZeroShotTrainer, evaluate, set_up
+
     testing = args.eval_only or cfg.SOLVER.MAX_ITER == 0
     require_datasets(cfg, train=not testing)
     set_up(cfg, args)
@@ -39,5 +35,14 @@ def main(cfg: CfgNode, args: argparse.Namespace) -> object:
     return trainer.train()
 
 
-if __name__ == "__main__":
+@command
+def start() -> int:
+    """All processes of the run; imports take seconds, and end with one line on Ctrl-C too."""
+    from zss_d2.engine import argument_parser, parse_arguments, run
+
     run(main, parse_arguments(argument_parser(epilog=__doc__)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(start())

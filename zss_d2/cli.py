@@ -13,14 +13,20 @@ from zss_d2.errors import ZssError, command
 
 # Name: (module with a ``main(argv)``, what it does in one line).
 COMMANDS = {
-    "check": ("data.prepare.check", "check a custom dataset or a prepared benchmark"),
-    "sweep": ("analysis.sweep.sweep", "train configs over seeds or values and collect one table"),
-    "report": ("analysis.report.report", "one page about one or several runs"),
-    "panel": ("analysis.panel", "images, their masks and the labels of several runs side by side"),
-    "attention": ("analysis.attention", "maps of the decoder's cross-attention"),
-    "plm": ("analysis.plm", "pseudo labels of CLIP-ZSS and what they are made of"),
-    "bias": ("analysis.bias", "seen and unseen mIoU against the seen bias"),
-    "complexity": ("analysis.complexity", "parameters and multiply-adds of a config"),
+    "check": ("data.prepare.check_command", "check a custom dataset or a prepared benchmark"),
+    "sweep": (
+        "analysis.commands.sweep",
+        "train configs over seeds or values and collect one table",
+    ),
+    "report": ("analysis.commands.report", "one page about one or several runs"),
+    "panel": (
+        "analysis.commands.panel",
+        "images, their masks and the labels of several runs side by side",
+    ),
+    "attention": ("analysis.commands.attention", "maps of the decoder's cross-attention"),
+    "plm": ("analysis.commands.plm", "pseudo labels of CLIP-ZSS and what they are made of"),
+    "bias": ("analysis.commands.bias", "seen and unseen mIoU against the seen bias"),
+    "complexity": ("analysis.commands.complexity", "parameters and multiply-adds of a config"),
     "toy-voc": ("data.synthetic.toy_voc", "draw a few images in the layout of VOC 2012"),
     "toy-custom": ("data.synthetic.toy_custom", "draw a small custom dataset with its yaml"),
     "mini-clip": ("mini_clip.pretrain", "pretrain the CLIP of the mini world"),

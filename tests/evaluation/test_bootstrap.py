@@ -10,7 +10,7 @@ from zss_d2.evaluation.counts import (
     sparse,
     write_counts,
 )
-from zss_d2.evaluation.metrics import summarize
+from zss_d2.evaluation.metrics import summarise
 
 NAMES = ("a", "b", "u", "never")
 
@@ -49,7 +49,7 @@ def test_totals_are_weighted_sums(matrices):
 def test_intervals_hold_the_value_and_depend_on_the_seed_alone(matrices):
     counts = stored(matrices)
     first = bootstrap(counts, resamples=200, seed=1)
-    expected = summarize(counts.confusion, NAMES, ["u"])
+    expected = summarise(counts.confusion, NAMES, ["u"])
     assert tuple(first) == METRICS
     for name, interval in first.items():
         assert interval.value == expected[name]
@@ -102,9 +102,9 @@ def test_what_cannot_be_compared_is_an_error(matrices):
 
 def test_contributions_are_what_is_missing_without_the_image(matrices):
     counts = stored(matrices)
-    whole = summarize(counts.confusion, NAMES, ["u"])["hIoU"]
+    whole = summarise(counts.confusion, NAMES, ["u"])["hIoU"]
     expected = [
-        whole - summarize(counts.confusion - matrix, NAMES, ["u"])["hIoU"] for matrix in matrices
+        whole - summarise(counts.confusion - matrix, NAMES, ["u"])["hIoU"] for matrix in matrices
     ]
     np.testing.assert_allclose(contributions(counts), expected, atol=1e-9)
 

@@ -9,7 +9,7 @@ from zss_d2.evaluation.metrics import (
     harmonic_mean,
     mean_over_present,
     pixel_accuracy,
-    summarize,
+    summarise,
 )
 
 NAMES = ("a", "b", "u")
@@ -54,7 +54,7 @@ def test_the_ignore_label_may_be_far_away_or_among_the_classes():
 
 
 def test_a_single_class():
-    metrics = summarize(np.array([[7]]), ["a"], [])
+    metrics = summarise(np.array([[7]]), ["a"], [])
     assert metrics["mIoU"] == metrics["mIoU-S"] == metrics["pAcc"] == metrics["fwIoU"] == 100
     assert np.isnan([metrics["mIoU-U"], metrics["hIoU"]]).all()
 
@@ -62,7 +62,7 @@ def test_a_single_class():
 def test_summary_by_hand():
     #                 truth: a  b  u
     confusion = np.array([[4, 1, 0], [0, 3, 2], [0, 0, 2]])
-    metrics = summarize(confusion, NAMES, ["u"])
+    metrics = summarise(confusion, NAMES, ["u"])
     assert metrics["unseen-as-seen"] == pytest.approx(50)
     assert metrics["seen-as-unseen"] == 0
     a, b, u = 4 / 5, 3 / 6, 2 / 4
@@ -80,18 +80,18 @@ def test_summary_by_hand():
 
 def test_a_class_without_truth_is_left_out_but_its_predictions_count_as_errors():
     confusion = np.array([[4, 0, 0], [4, 0, 0], [0, 0, 2]])  # b is predicted, never true
-    metrics = summarize(confusion, NAMES, ["u"])
+    metrics = summarise(confusion, NAMES, ["u"])
     assert np.isnan(metrics["IoU-b"])
     assert metrics["mIoU-S"] == metrics["IoU-a"] == 50
     assert metrics["mIoU"] == 75
 
 
 def test_undefined_metrics_are_nan_and_a_missed_class_gives_zero():
-    no_unseen = summarize(np.diag([3, 2, 0]), NAMES, ["u"])
+    no_unseen = summarise(np.diag([3, 2, 0]), NAMES, ["u"])
     for key in ("mIoU-U", "hIoU", "IoU-u", "unseen-as-seen"):
         assert np.isnan(no_unseen[key])
     assert no_unseen["mIoU-S"] == 100
-    missed = summarize(np.array([[3, 0, 1], [0, 2, 0], [0, 0, 0]]), NAMES, ["u"])
+    missed = summarise(np.array([[3, 0, 1], [0, 2, 0], [0, 0, 0]]), NAMES, ["u"])
     assert missed["mIoU-U"] == missed["hIoU"] == 0
     empty = np.zeros((3, 3), int)
     assert np.isnan(pixel_accuracy(empty))
@@ -108,26 +108,26 @@ def test_unseen_things_and_stuff_are_told_apart_where_the_spec_does():
     names = ("dog", "cat", "cow", "sky", "sea")
     confusion = np.diag([4, 3, 2, 1, 1])
     confusion[0, 1] = 3  # half of cat is taken for dog
-    metrics = summarize(confusion, names, ["cat", "cow", "sea"], ["dog", "cat", "cow"])
+    metrics = summarise(confusion, names, ["cat", "cow", "sea"], ["dog", "cat", "cow"])
     assert metrics["mIoU-U-things"] == 75  # cat 50, cow 100
     assert metrics["mIoU-U-stuff"] == 100
-    assert "mIoU-U-things" not in summarize(confusion, names, ["cat", "cow", "sea"])
+    assert "mIoU-U-things" not in summarise(confusion, names, ["cat", "cow", "sea"])
 
 
 def test_accuracy_of_groups_by_hand():
     """Columns are the truth: half of a (seen), all of b (unseen stuff), a quarter of c (thing)."""
     confusion, names = np.array([[2, 0, 1], [2, 5, 2], [0, 0, 1]]), ("a", "b", "c")
-    metrics = summarize(confusion, names, ["b", "c"])
+    metrics = summarise(confusion, names, ["b", "c"])
     assert (metrics["mACC-S"], metrics["mACC-U"]) == (50.0, 62.5)
     assert "mACC-U-things" not in metrics
-    metrics = summarize(confusion, names, ["b", "c"], ["c"])
+    metrics = summarise(confusion, names, ["b", "c"], ["c"])
     assert (metrics["mACC-U-things"], metrics["mACC-U-stuff"]) == (25.0, 100.0)
 
 
 def test_predicted_classes_without_truth_by_either_rule():
     """Ten pixels of a are right; of six of b one is given to u, which the truth lacks."""
     confusion = np.array([[10, 0, 0], [0, 5, 0], [0, 1, 0]])  # predicted x true
-    metrics = summarize(confusion, NAMES, ["b", "u"])
+    metrics = summarise(confusion, NAMES, ["b", "u"])
     assert metrics["mIoU"] == pytest.approx(100 * (1 + 5 / 6) / 2)  # 91.67
     assert metrics["mIoU-absent0"] == pytest.approx(100 * (1 + 5 / 6 + 0) / 3)  # 61.11
     assert (metrics["mIoU-S"], metrics["mIoU-S-absent0"]) == (100, 100)
@@ -142,14 +142,14 @@ def test_predicted_classes_without_truth_by_either_rule():
 
 
 def test_a_class_that_is_nowhere_counts_by_neither_rule():
-    metrics = summarize(np.diag([3, 2, 0]), NAMES, ["u"])
+    metrics = summarise(np.diag([3, 2, 0]), NAMES, ["u"])
     assert metrics["mIoU"] == metrics["mIoU-absent0"] == 100
     assert np.isnan([metrics["mIoU-U"], metrics["mIoU-U-absent0"], metrics["hIoU-absent0"]]).all()
     assert absent_as_zero_note(metrics) == ""
 
 
 def test_a_group_without_truth_is_0_by_the_other_rule_if_it_is_predicted():
-    metrics = summarize(np.array([[3, 0, 0], [0, 2, 0], [1, 0, 0]]), NAMES, ["u"])
+    metrics = summarise(np.array([[3, 0, 0], [0, 2, 0], [1, 0, 0]]), NAMES, ["u"])
     assert np.isnan([metrics["mIoU-U"], metrics["hIoU"]]).all()
     assert (metrics["mIoU-U-absent0"], metrics["hIoU-absent0"]) == (0, 0)
     assert "mIoU-U 0.00, hIoU 0.00" in absent_as_zero_note(metrics)
@@ -167,6 +167,6 @@ def test_both_rules_against_a_slow_reference():
         if truth or predicted:
             other.append(hit / (truth + predicted - hit))
     assert len(plain) < len(other) < 6
-    metrics = summarize(confusion, list("abcdef"), ["e", "f"])
+    metrics = summarise(confusion, list("abcdef"), ["e", "f"])
     assert metrics["mIoU"] == pytest.approx(100 * np.mean(plain))
     assert metrics["mIoU-absent0"] == pytest.approx(100 * np.mean(other))

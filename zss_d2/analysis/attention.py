@@ -1,13 +1,4 @@
-"""Where the last decoder layer attends: photo and one column of cross-attention maps per run.
-
-    zss attention output/sweep/zegclip_mini/seed0 output/sweep/ldvc_mini/seed0 \\
-        --images 3 --output attention.png
-
-Figures 1 and 5 of LDVC show such maps. For every image there is a row for the unseen and one for
-the seen class that cover most of it; a white line is the outline of the class in the ground truth.
-LDVC's tokens share their attention among the classes, ZegCLIP's classes theirs among the tokens;
-either way a map is averaged over heads and drawn from its minimum (dark) to its maximum (bright).
-"""
+"""A picture of cross-attention: images and one column of maps per trained run."""
 
 from __future__ import annotations
 
@@ -21,13 +12,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
+from zss_d2.analysis.comparison import choose, load_models
 from zss_d2.analysis.lettering import class_labels, drawn_title, style
-from zss_d2.analysis.run_files import short_names
-from zss_d2.analysis.runs import choose, load_runs, picture_command, picture_parser
-from zss_d2.data.files.images import read_mask, read_photo
+from zss_d2.analysis.names import short_names
+from zss_d2.data.files.encoding import read_labels
+from zss_d2.data.files.images import read_photo
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
-from zss_d2.errors import ZssError, command
-from zss_d2.utils.command_line import Parser
+from zss_d2.errors import ZssError
+from zss_d2.modeling.inference.resize import upsample
 from zss_d2.utils.text import wrapped
 
 # Letters of a title above a column.
@@ -52,8 +44,8 @@ def attention_maps(
     names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes
     maps = model.attention_map(model.normalise(image)[None], names)
     height, width = image.shape[1:]
-    maps = model.upsample(maps, model.padded_size(image))[..., :height, :width]
-    return model.upsample(maps, size)[0].cpu().numpy()
+    maps = upsample(maps, model.padded_size((height, width)))[..., :height, :width]
+    return upsample(maps, size)[0].cpu().numpy()
 
 
 def largest(mask: np.ndarray, ids: Sequence[int]) -> int | None:
@@ -65,47 +57,46 @@ def largest(mask: np.ndarray, ids: Sequence[int]) -> int | None:
     return best if areas[best] else None
 
 
-def figure(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figure:
-    """The picture for runs that were tested on the same data set."""
-    runs, dataset = load_runs(folders, opts)
+def draw(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figure:
+    """The picture for runs that were tested on the same data set.
+
+    Args:
+        folders: of the runs, a column each.
+        number: of images, up to two rows each.
+        opts: config keys and values, in turn.
+
+    Raises:
+        ZssError: as `load_models`; a method has no cross-attention, or masks are all void.
+    """
+    models, dataset = load_models(folders, opts)
     metadata = MetadataCatalog.get(dataset)
     classes = list(metadata.stuff_classes)
     unseen = [classes.index(name) for name in metadata.unseen_classes]
     groups = (unseen, [i for i in range(len(classes)) if i not in unseen])
-    titles = [wrapped(drawn_title(name), TITLE_WIDTH) for name in ("photo", *short_names(folders))]
+    titles = [wrapped(drawn_title(name), TITLE_WIDTH) for name in ("image", *short_names(folders))]
     labels = class_labels(classes)
 
-    rows = []  # photo, outline, class, a map per run
-    for record in choose(DatasetCatalog.get(dataset), number, unseen):
-        mask = read_mask(record["sem_seg_file_name"])
-        photo = read_photo(record["file_name"])
-        maps = [attention_maps(cfg, model, record, mask.shape) for cfg, model in runs]
+    rows = []  # image, outline, class, a map per run
+    for record in choose(DatasetCatalog.get(dataset), number, metadata):
+        mask = read_labels(record["sem_seg_file_name"], metadata)
+        image = read_photo(record["file_name"])
+        maps = [attention_maps(cfg, model, record, mask.shape) for cfg, model in models]
         for index in filter(lambda x: x is not None, (largest(mask, ids) for ids in groups)):
-            rows.append((photo, mask == index, index, [x[index] for x in maps]))
+            rows.append((image, mask == index, index, [x[index] for x in maps]))
 
     if not rows:
         raise ZssError(f"{dataset}: the masks of the chosen images are void; take more --images")
     size = (2.2 * (1 + len(folders)), 2.3 * len(rows) + 0.3)
-    result = Figure(figsize=size, layout="constrained")
-    axes = result.subplots(len(rows), 1 + len(folders), squeeze=False)
-    for line, (photo, inside, index, maps) in zip(axes, rows, strict=True):
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(rows), 1 + len(folders), squeeze=False)
+    for line, (image, inside, index, maps) in zip(axes, rows, strict=True):
         name = f"{labels[index]}\n(unseen)" if index in unseen else labels[index]
         line[0].set_ylabel(name, fontsize="small", **style([name]))
-        for axis, image in zip(line, (photo, *maps), strict=True):
-            axis.imshow(image, cmap="magma")
+        for axis, shown in zip(line, (image, *maps), strict=True):
+            axis.imshow(shown, cmap="magma")
             axis.contour(inside, levels=[0.5], colors="white", linewidths=0.8)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize="small", **style([title]))
-    return result
-
-
-def make_parser() -> Parser:
-    return picture_parser(__doc__, images=3, output="attention.png")
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    return picture_command(make_parser().parse_args(argv), figure)
+    return figure

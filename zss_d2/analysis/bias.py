@@ -1,13 +1,4 @@
-"""The trade between seen and unseen classes: one trained run under many seen biases.
-
-    zss bias output/ldvc_mini --dataset zss_mini_dev --output output/bias
-
-Every image goes through the network once. Writes ``bias.csv`` and ``bias.png``, and prints the area
-under the seen/unseen curve and the bias with the best hIoU, for ``TEST.SEEN_BIAS``. Choose it on a
-development set: by default the one of the run's benchmark, where there is one. It also prints how
-much of the unseen classes is found if only they compete (bias 1): what is missing then is confused
-among unseen classes, the rest of the loss goes to seen ones.
-"""
+"""The trade between seen and unseen classes: one trained run under many seen biases."""
 
 from __future__ import annotations
 
@@ -24,21 +15,21 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from zss_d2.analysis.drawing import png
+from zss_d2.analysis.comparison import tested_set
+from zss_d2.analysis.drawing import encode
 from zss_d2.analysis.lettering import drawn_title, style
-from zss_d2.analysis.runs import load_model, run_config, tested_set
-from zss_d2.data.files.images import read_mask
+from zss_d2.analysis.run_folder import RunFolder
+from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
-from zss_d2.errors import ZssError, command
-from zss_d2.evaluation.metrics import confusion_matrix, summarize
-from zss_d2.utils.command_line import Parser, between, check_output
+from zss_d2.errors import ZssError
+from zss_d2.evaluation.metrics import confusion_matrix, summarise
 from zss_d2.utils.text import wrapped
 from zss_d2.utils.writing import write_atomic
 
 # Both signs of these and 0: from a thousandth, where softmax scores differ, to all or nothing.
 STRENGTHS = np.logspace(-3, 0, 13)
 BIASES = tuple(np.concatenate([-STRENGTHS[::-1], [0.0], STRENGTHS]).round(5).tolist())
-# Scores are within 0..1, so this takes seen classes out of the competition.
+# Scores are within 0..1, so with this no pixel goes to a seen class.
 ONLY_UNSEEN = 1.0
 METRICS = ("pAcc", "mIoU-S", "mIoU-U", "hIoU")
 # Letters of the title above the figure.
@@ -62,23 +53,30 @@ def biased_labels(scores: Tensor, seen_ids: Sequence[int], biases: Sequence[floa
 
 
 @torch.inference_mode()
-def sweep(
+def measure(
     cfg: CfgNode, model: nn.Module, dataset: str, biases: Sequence[float]
 ) -> list[dict[str, float]]:
-    """`METRICS` and mACC of groups in percent for every bias, which is called ``seen_bias``."""
+    """`METRICS` and mACC of groups in percent for every bias, which is called ``seen_bias``.
+
+    Args:
+        cfg, model: with all scores and without a bias of their own.
+        dataset: a registered name.
+        biases: subtracted from the scores of the classes whose labels were trained on.
+    """
     metadata = MetadataCatalog.get(dataset)
     classes, ignore_label = metadata.stuff_classes, metadata.ignore_label
-    seen_ids = [i for i, name in enumerate(classes) if name in model.train_classes]
+    seen_ids = [i for i, name in enumerate(classes) if name in model.labelled_classes]
     mapper = ZeroShotMapper(cfg, is_train=False)
     totals = torch.zeros(len(biases), len(classes), len(classes), dtype=torch.int64)
     for record in tqdm(DatasetCatalog.get(dataset), desc=dataset, unit="image"):
         scores = model([mapper(dict(record))])[0]["sem_seg"]
-        truth = torch.from_numpy(read_mask(record["sem_seg_file_name"]).astype(np.int32))
+        labels = read_labels(record["sem_seg_file_name"], metadata)
+        truth = torch.from_numpy(labels.astype(np.int32))
         for index, labels in enumerate(biased_labels(scores, seen_ids, biases)):
             totals[index] += confusion_matrix(labels, truth, len(classes), ignore_label).cpu()
     rows = []
     for bias, confusion in zip(biases, totals.numpy(), strict=True):
-        metrics = summarize(
+        metrics = summarise(
             confusion, classes, metadata.unseen_classes, metadata.get("thing_classes", ())
         )
         names = [*METRICS, *(name for name in metrics if name.startswith("mACC-"))]
@@ -86,13 +84,18 @@ def sweep(
     return rows
 
 
-def competition(rows: Sequence[dict[str, float]]) -> str:
-    """Accuracy of unseen classes among all and among themselves, in words."""
+def unseen_only_accuracy(rows: Sequence[dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """mACC of the unseen classes, and of their things and stuff, among all and only unseen classes.
+
+    Args:
+        rows: of `measure`, with the biases 0 and `ONLY_UNSEEN`.
+
+    Returns:
+        {metric: (percent when all classes can be predicted, when only unseen ones can)}.
+    """
     by_bias = {row["seen_bias"]: row for row in rows}
-    plain, alone = by_bias[0.0], by_bias[ONLY_UNSEEN]
-    names = [name for name in plain if name.startswith("mACC-U")]
-    parts = [f"{name} {plain[name]:.1f} -> {alone[name]:.1f}" for name in names]
-    return f"if only unseen classes compete: {', '.join(parts)}"
+    among_all, alone = by_bias[0.0], by_bias[ONLY_UNSEEN]
+    return {name: (x, alone[name]) for name, x in among_all.items() if name.startswith("mACC-U")}
 
 
 def area(rows: Sequence[dict[str, float]]) -> float:
@@ -132,13 +135,30 @@ def draw(rows: Sequence[dict[str, float]], title: str) -> Figure:
     return figure
 
 
-def development_set(folder: Path, cfg: CfgNode) -> str:
-    """The dev split of the benchmark that the run in ``folder`` was tested on.
+def write(rows: Sequence[dict[str, float]], title: str, folder: Path) -> None:
+    """Write ``bias.csv``, a line per row, and ``bias.png`` of that title."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / "bias.csv", lambda path: path.write_text(text.getvalue(), "utf-8"))
+    picture = encode(draw(rows, title))
+    write_atomic(folder / "bias.png", lambda path: path.write_bytes(picture))
+
+
+def require_registered(dataset: str) -> None:
+    """Raise `ZssError` for the name of no data set."""
+    if dataset not in DatasetCatalog.list():
+        raise ZssError(f"--dataset {dataset} is not registered; name one such as zss_mini_dev")
+
+
+def development_set(run: RunFolder, cfg: CfgNode) -> str:
+    """The dev split of the benchmark that the run was tested on.
 
     Raises:
         ZssError: it has none.
     """
-    tested = tested_set(folder, cfg)
+    tested = tested_set(run, cfg)
     name = f"zss_{MetadataCatalog.get(tested).get('benchmark')}_dev"
     if name not in DatasetCatalog.list():
         raise ZssError(
@@ -146,50 +166,3 @@ def development_set(folder: Path, cfg: CfgNode) -> str:
             "one whose results you report: a bias chosen there is fitted to it"
         )
     return name
-
-
-def make_parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
-    parser.add_argument("--dataset", metavar="NAME", help="registered name; default: the dev split")
-    parser.add_argument("--output", type=Path, default=Path("output/bias"), metavar="DIR")
-    parser.add_argument(
-        "--biases",
-        nargs="+",
-        type=between(-1, 1),
-        default=BIASES,
-        metavar="B",
-        help="0 and 1 are always added",
-    )
-    parser.add_opts()
-    return parser
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    args = make_parser().parse_args(argv)
-    check_output(args.output, folder=True)
-    # All scores are needed here, whatever their size.
-    needed = ("TEST.SEEN_BIAS", "0.0", "TEST.MAX_SCORES_MIB", str(1 << 30))
-    if useless := sorted({*args.opts[::2]} & {*needed[::2]}):
-        raise ZssError(f"--opts {useless[0]} would have no effect here; leave it out")
-    cfg = run_config(args.run, [*needed, *args.opts])
-    dataset = args.dataset or development_set(args.run, cfg)
-    if dataset not in DatasetCatalog.list():
-        raise ZssError(f"--dataset {dataset} is not registered; name one such as zss_mini_dev")
-    model = load_model(args.run, cfg)
-    rows = sweep(cfg, model, dataset, sorted({0.0, ONLY_UNSEEN, *args.biases}))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(args.output / "bias.csv", lambda path: path.write_text(text.getvalue(), "utf-8"))
-    picture = png(draw(rows, f"{args.run.as_posix()} on {dataset}"))
-    write_atomic(args.output / "bias.png", lambda path: path.write_bytes(picture))
-    best = max(rows, key=lambda row: row["hIoU"])
-    print(
-        f"area under the seen/unseen curve {area(rows):.4f}; best hIoU {best['hIoU']:.1f} at "
-        f"TEST.SEEN_BIAS {best['seen_bias']:g}; written to {args.output}\n{competition(rows)}"
-    )
-    return 0

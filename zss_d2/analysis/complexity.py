@@ -1,10 +1,4 @@
-"""Parameters and multiply-adds of methods, by fvcore, as a table.
-
-    zss complexity configs/zegclip_voc.yaml configs/ldvc_voc.yaml --size 512
-
-One image against all classes of the training data set, whose embeddings are computed beforehand, as
-they are in testing. Weights do not matter and are not loaded. fvcore counts a multiply-add as one.
-"""
+"""Parameters and multiply-adds of methods, by fvcore."""
 
 from __future__ import annotations
 
@@ -18,24 +12,12 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import nn
 
-from zss_d2.analysis.run_files import check_different, config_names
+from zss_d2.analysis.names import check_different, config_names
 from zss_d2.engine import load_config
-from zss_d2.errors import ZssError, command
-from zss_d2.utils.command_line import Parser, whole
-
-
-class OneImage(nn.Module):
-    """What is done for every test image: normalised images (1, 3, H, W) -> logits."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.names = model.classes
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.class_logits(images, self.names)
+from zss_d2.errors import ZssError
+from zss_d2.modeling.inference import FixedClasses
 
 
 def attention_multiply_adds(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
@@ -57,7 +39,7 @@ def count(model: nn.Module, size: int) -> dict[str, float]:
         model has none), and ``total``.
     """
     model.eval()
-    wrapped = OneImage(model)
+    wrapped = FixedClasses(model, model.classes)
     images = torch.zeros(1, 3, size, size)
     wrapped(images)  # the class embeddings are cached from here on
     analysis = FlopCountAnalysis(wrapped, images)
@@ -90,33 +72,27 @@ def row(config: Path, name: str, opts: Sequence[str], size: int) -> list[object]
     return [name, len(model.classes), *numbers.values(), ratio]
 
 
-def make_parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG")
-    parser.add_argument(
-        "--size", type=whole(1), default=512, metavar="N", help="side of the image, px"
-    )
-    parser.add_opts()
-    return parser
+def table(configs: Sequence[Path], opts: Sequence[str], size: int) -> str:
+    """Markdown with a row for every config.
 
+    Args:
+        opts: config keys and values, in turn.
+        size: side of the image, px.
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    args = make_parser().parse_args(argv)
-    check_different(args.configs)
+    Raises:
+        ZssError: a config is wrong or given twice, or images of that size would be padded.
+    """
+    check_different(configs)
     headers = ["config", "classes", "trained M", "params M", "tower G", "total G", "total / tower"]
-    names = config_names(args.configs)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # random weights are meant here
     try:
         rows = [
-            row(config, name, args.opts, args.size)
-            for config, name in zip(args.configs, names, strict=True)
+            row(config, name, opts, size)
+            for config, name in zip(configs, config_names(configs), strict=True)
         ]
     finally:
         logging.disable(before)
     # Names stay text, also one such as 007.yaml.
     options = {"tablefmt": "github", "disable_numparse": [0]}
-    print(tabulate(rows, headers, floatfmt=("", "", *[".2f"] * 4, ".3f"), **options))
-    return 0
+    return tabulate(rows, headers, floatfmt=("", "", *[".2f"] * 4, ".3f"), **options)

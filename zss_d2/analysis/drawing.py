@@ -52,16 +52,16 @@ def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
 
 def label_picture(
-    photos: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     columns: Sequence[tuple[str, Sequence[np.ndarray]]],
     class_names: Sequence[str],
     unseen_names: Sequence[str],
     row_titles: Sequence[str] = (),
 ) -> Figure:
-    """Photos in the first column, then one column per entry of ``columns``.
+    """Images in the first column, then one column per entry of ``columns``.
 
     Args:
-        photos: (H, W, 3) uint8, one per row.
+        images: (H, W, 3) uint8, one per row.
         columns: title and labels (H, W) per row.
         class_names: in the order of their ids; those that occur make the legend.
         unseen_names: set in bold there.
@@ -77,7 +77,7 @@ def label_picture(
     ]
     nothing = "unlabelled" if "void" in labels else "void"
     return _draw(
-        [("photo", list(photos)), *painted], [*entries, (nothing, IGNORED, False)], row_titles
+        [("image", list(images)), *painted], [*entries, (nothing, IGNORED, False)], row_titles
     )
 
 
@@ -118,8 +118,8 @@ def _draw(
     return figure
 
 
-def png(figure: Figure, dpi: int = 120) -> bytes:
-    """The figure as a PNG file."""
+def encode(figure: Figure, form: str = "png", dpi: int = 120) -> bytes:
+    """The figure as the content of a file; ``form`` is one of Matplotlib's formats."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format=form, dpi=dpi)
     return buffer.getvalue()

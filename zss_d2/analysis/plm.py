@@ -1,18 +1,9 @@
-"""What pixel learning (PLM of CLIP-ZSS) makes of training images, and how pure its regions are.
-
-    zss plm --config-file configs/clip_zss_mini.yaml --images 6 \\
-        --output plm.png MODEL.CLIP_ZSS.FUSION_THRESHOLD 0.9
-
-Columns: image, full ground truth, clusters for every window size, fused regions, F. A region's
-purity is the share of its most frequent class, unseen ones included, among its labelled pixels. It
-is a diagnostic: training sees neither the purity nor the unseen labels.
-"""
+"""Pseudo labels of CLIP-ZSS (PLM) on training images, and how pure their regions are."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +13,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from zss_d2.analysis.drawing import class_colours, colourise, png
-from zss_d2.analysis.runs import MAX_IMAGES, tool_config
-from zss_d2.clip import build_clip_towers
-from zss_d2.data.files.images import read_mask
+from zss_d2.analysis.drawing import class_colours, colourise
+from zss_d2.clip import ClipTowers
+from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
-from zss_d2.errors import ZssError, command
+from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import region_settings
 from zss_d2.modeling.methods.clip_zss.plm.fusion import clusters_per_scale
 from zss_d2.modeling.methods.clip_zss.plm.loss import pseudo_regions
@@ -38,8 +28,6 @@ from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import (
     resize_labels,
 )
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
-from zss_d2.utils.command_line import Parser, check_output, whole
-from zss_d2.utils.writing import write_atomic
 
 
 class Purity(NamedTuple):
@@ -91,7 +79,11 @@ def total_purity(parts: Sequence[Purity]) -> Purity:
 
 @torch.inference_mode()
 def examine(cfg: CfgNode, number: int) -> list[Panels]:
-    """The first ``number`` images of ``DATASETS.TRAIN`` that hold an unseen class."""
+    """The first ``number`` images of ``DATASETS.TRAIN`` that hold an unseen class.
+
+    Raises:
+        ZssError: there are none.
+    """
     # All sets of one training have the same classes.
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     unseen = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
@@ -100,22 +92,19 @@ def examine(cfg: CfgNode, number: int) -> list[Panels]:
     for record in itertools.chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN)):
         if len(panels) == number:
             break
-        truth = read_mask(record["sem_seg_file_name"])
+        truth = read_labels(record["sem_seg_file_name"], metadata)
         if np.isin(truth, unseen).any():
             image = mapper(dict(record))["image"].to(cfg.MODEL.DEVICE)
             panels.append(_examine_image(cfg, teacher, image, truth, metadata))
+    if not panels:
+        names = ", ".join(cfg.DATASETS.TRAIN)
+        raise ZssError(f"{names} shows no unseen class; use another DATASETS.TRAIN")
     return panels
 
 
 def _teacher(cfg: CfgNode) -> Teacher:
     """CLIP's image tower for images in 0..255."""
-    clip = cfg.MODEL.CLIP
-    towers = build_clip_towers(
-        clip.NAME,
-        clip.PRETRAINED,
-        quick_gelu=clip.QUICK_GELU,
-        dense_tokens=clip.DENSE_TOKENS,
-    )
+    towers = ClipTowers.from_config(cfg, plain=True)
     return Teacher(
         towers.image,
         pixel_mean=towers.pixel_mean,
@@ -143,7 +132,8 @@ def _examine_image(
     regions = pseudo_regions(dense, region_settings(settings))
     targets = torch.from_numpy(np.where(known == ignore, UNLABELLED, known))[None].to(dense.device)
     inside = torch.ones_like(targets, dtype=torch.bool)
-    fused = fuse_labels(targets, regions, inside, len(classes), size, settings.MIN_OPEN)
+    least = settings.MIN_UNLABELED_FRACTION
+    fused = fuse_labels(targets, regions, inside, len(classes), size, least)
     labels = fused.labels[0].cpu().numpy()
     tokens = torch.nn.functional.normalize(dense, dim=1)
     clusters = clusters_per_scale(tokens, settings.WINDOWS, settings.ITERATIONS)
@@ -158,8 +148,10 @@ def _examine_image(
     )
 
 
-def draw(panels: Sequence[Panels], windows: Sequence[int], num_classes: int) -> Figure:
+def draw(panels: Sequence[Panels], cfg: CfgNode) -> Figure:
     """One row per image; pseudo regions of F have colours that no class has."""
+    windows = cfg.MODEL.CLIP_ZSS.WINDOWS
+    num_classes = len(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes)
     largest = max(max(x.max() for x in (p.fused, p.labels, *p.scales)) for p in panels) + 1
     colours = class_colours(max(num_classes, int(largest)))
     titles = ["image", "ground truth", *(f"clusters, window {w}" for w in sorted(windows)[::-1])]
@@ -190,40 +182,3 @@ def _renumbered(regions: np.ndarray) -> np.ndarray:
 def _grey(labels: np.ndarray) -> np.ndarray:
     """Ids for `colourise`, which paints what is beyond the last colour grey."""
     return np.where(labels >= 0, labels, np.iinfo(np.int64).max)
-
-
-def make_parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("--config-file", required=True, type=Path, metavar="CONFIG")
-    parser.add_argument(
-        "--images", type=whole(1, MAX_IMAGES), default=6, metavar="N", help="rows of the picture"
-    )
-    parser.add_argument(
-        "--measure", type=whole(1), default=100, metavar="N", help="images for the mean purity"
-    )
-    parser.add_argument("--output", type=Path, default=Path("plm.png"), metavar="FILE")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and values")
-    return parser
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    args = make_parser().parse_intermixed_args(argv)
-    check_output(args.output)
-    cfg = tool_config(args.config_file, args.opts)
-    panels = examine(cfg, max(args.images, args.measure))
-    if not panels:
-        names = ", ".join(cfg.DATASETS.TRAIN)
-        raise ZssError(f"{names} shows no unseen class; use another DATASETS.TRAIN")
-    total = total_purity([panel.purity for panel in panels])
-    print(
-        f"{len(panels)} images: {total.regions / len(panels):.1f} regions each, "
-        f"{total.value:.1f} % pure, "
-        f"{100 * (1 - total.labelled / max(total.pixels, 1)):.1f} % of the pseudo pixels are void"
-    )
-    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes
-    figure = draw(panels[: args.images], cfg.MODEL.CLIP_ZSS.WINDOWS, len(classes))
-    write_atomic(args.output, lambda path: path.write_bytes(png(figure)))
-    print(f"picture written to {args.output}")
-    return 0

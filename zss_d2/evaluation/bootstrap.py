@@ -14,7 +14,7 @@ import numpy as np
 
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import ImageCounts, StoredCounts
-from zss_d2.evaluation.metrics import summarize
+from zss_d2.evaluation.metrics import summarise
 
 METRICS = ("pAcc", "mIoU", "mIoU-S", "mIoU-U", "hIoU")
 
@@ -127,7 +127,7 @@ def _resample(number: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _metrics(counts: StoredCounts, confusion: np.ndarray) -> list[float]:
-    metrics = summarize(confusion, counts.class_names, counts.unseen_names)
+    metrics = summarise(confusion, counts.class_names, counts.unseen_names)
     return [metrics[name] for name in METRICS]
 
 

@@ -125,7 +125,7 @@ def harmonic_mean(seen: float, unseen: float) -> float:
     return 2 * seen * unseen / (seen + unseen)
 
 
-def summarize(
+def summarise(
     confusion: np.ndarray,
     class_names: Sequence[str],
     unseen_names: Sequence[str],

@@ -10,25 +10,26 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from zss_d2.analysis.drawing import label_picture
 from zss_d2.analysis.report.document import Block, Heading, Paragraph, drawn
-from zss_d2.analysis.run_files import FinishedRun, custom_descriptions
-from zss_d2.data.files.images import read_mask, read_photo
+from zss_d2.analysis.run_folder import RunFolder
+from zss_d2.data.files.encoding import read_labels
+from zss_d2.data.files.images import read_photo
 from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.bootstrap import contributions
 from zss_d2.evaluation.counts import StoredCounts, image_key
-from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
+from zss_d2.evaluation.predictions import raw_ids, read_prediction
 
 # Pictures of each kind: best, median, worst.
 PICTURES = 2
 
 
-def register_data(runs: Sequence[FinishedRun]) -> list[str]:
-    """Register the data sets of one's own that the runs used; returns what failed, in words."""
+def register_data(runs: Sequence[RunFolder]) -> list[str]:
+    """Register the custom datasets that the runs used; returns what failed, in words."""
     problems = []
     known: dict[str, Path] = {}
     for run in runs:
         try:
-            for path in custom_descriptions(run.folder):
+            for path in run.custom_descriptions():
                 name = load_custom(path).benchmark.name
                 first = known.setdefault(name, path)
                 if first.resolve() == path.resolve():
@@ -44,7 +45,7 @@ def register_data(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def picture_part(
-    dataset: str, runs: Sequence[FinishedRun], counts: Mapping[str, StoredCounts]
+    dataset: str, runs: Sequence[RunFolder], counts: Mapping[str, StoredCounts]
 ) -> Iterator[Block]:
     """Best, median and worst images by what they add to hIoU, on average over the runs."""
     yield Heading("Pictures", 3)
@@ -61,29 +62,29 @@ def picture_part(
     titles = [f"{kind}\n{added[i]:+.3f}" for i, kind in chosen]
     try:
         metadata = MetadataCatalog.get(dataset)
-        photos, columns = _read(dataset, shown, counts, [keys[i] for i, _ in chosen])
+        images, columns = _read(dataset, shown, counts, [keys[i] for i, _ in chosen])
     except (ZssError, KeyError) as error:
         yield Paragraph(f"The images could not be read: {error}.")
         return
     yield drawn(
         f"{dataset}_pictures",
-        label_picture(photos, columns, metadata.stuff_classes, metadata.unseen_classes, titles),
+        label_picture(images, columns, metadata.stuff_classes, metadata.unseen_classes, titles),
         "At the left what the image adds to hIoU (points, mean over the runs): hIoU of all images "
-        "less that without this one.",
+        "minus that without this one.",
     )
     if missing := [run.name for run in runs if run not in shown]:
         yield Paragraph(f"Without predictions of single images: {', '.join(missing)}.")
 
 
-def _has_predictions(dataset: str, run: FinishedRun, counts: Mapping[str, StoredCounts]) -> bool:
+def _has_predictions(dataset: str, run: RunFolder, counts: Mapping[str, StoredCounts]) -> bool:
     images = counts[run.name].images
-    return images is not None and prediction_file(run.folder, dataset, images.keys[0]).is_file()
+    return images is not None and run.prediction_file(dataset, images.keys[0]).is_file()
 
 
 def _read(
-    dataset: str, runs: Sequence[FinishedRun], counts: Mapping[str, StoredCounts], keys: list[str]
+    dataset: str, runs: Sequence[RunFolder], counts: Mapping[str, StoredCounts], keys: list[str]
 ) -> tuple[list[np.ndarray], list[tuple[str, list[np.ndarray]]]]:
-    """Photos and titled label maps of the images ``keys``."""
+    """Images and titled label maps of the images ``keys``."""
     records = {image_key(record): record for record in DatasetCatalog.get(dataset)}
     metadata = MetadataCatalog.get(dataset)
     if tuple(metadata.stuff_classes) != counts[runs[0].name].class_names:
@@ -91,10 +92,11 @@ def _read(
     if missing := [key for key in keys if key not in records]:
         raise ZssError(f"{dataset} holds no image {missing[0]} any more")
     chosen = [records[key] for key in keys]
-    columns = [("ground truth", [read_mask(record["sem_seg_file_name"]) for record in chosen])]
+    truth = [read_labels(record["sem_seg_file_name"], metadata) for record in chosen]
+    columns = [("ground truth", truth)]
     ids = raw_ids(metadata)
     for run in runs:
-        files = (prediction_file(run.folder, dataset, key) for key in keys)
+        files = (run.prediction_file(dataset, key) for key in keys)
         columns.append((run.name, [read_prediction(path, ids) for path in files]))
     return [read_photo(record["file_name"]) for record in chosen], columns
 

@@ -80,7 +80,7 @@ class Run:
         return dataset if self.view is None else f"views of {self.base_of(dataset)}"
 
 
-def plan(args: argparse.Namespace) -> list[Run]:
+def plan_runs(args: argparse.Namespace) -> list[Run]:
     """Every config on every view with every variant and seed, in that order.
 
     Raises ZssError for a bad view, one of other data than a config's, a key that would have no

@@ -10,7 +10,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from zss_d2.analysis.run_files import found_from
+from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.config.defaults import default_config
 from zss_d2.config.rules import below, resume_changes, without_effect
 from zss_d2.config.values import flatten, shown
@@ -51,16 +51,15 @@ def settings_hash(cfg: CfgNode, without: Collection[str] = (), **instead: Any) -
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def different_settings(folder: Path, before: Mapping[str, Any], cfg: CfgNode) -> Changes:
+def different_settings(earlier: RunFolder, cfg: CfgNode) -> Changes:
     """The keys that make the results of a run others: {key: (value before, value now)}.
 
     Args:
-        folder: of the run before.
-        before: its config.
+        earlier: the run before, whose folder has a config.yaml.
     """
-    changes = resume_changes(before, cfg, default_config())
+    changes = resume_changes(earlier.settings, cfg, default_config())
     free = {key: pair for key, pair in changes.free.items() if not below(key, HARMLESS)}
-    if _same_files(folder, *free.get("DATASETS.CUSTOM", ((), ()))):
+    if _same_files(earlier, *free.get("DATASETS.CUSTOM", ((), ()))):
         free.pop("DATASETS.CUSTOM", None)
     for key in without_effect(cfg, free):
         del free[key]
@@ -76,7 +75,7 @@ def described(changes: Changes) -> str:
     return ", ".join(words[:_SHOWN]) + more
 
 
-def _same_files(folder: Path, before: Any, now: Any) -> bool:
+def _same_files(earlier: RunFolder, before: Any, now: Any) -> bool:
     """Whether two values of DATASETS.CUSTOM name the same files."""
-    files = [found_from(folder, Path(str(name))).resolve() for name in before]
+    files = [earlier.find(Path(str(name))).resolve() for name in before]
     return files == [Path(str(name)).resolve() for name in now]

@@ -15,12 +15,11 @@ from typing import Any, TypeAlias
 
 from tabulate import tabulate
 
-from zss_d2.analysis.run_files import read_config
+from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.analysis.sweep.plan import Run
 from zss_d2.analysis.sweep.settings import described, different_settings
 from zss_d2.config.rules import below
 from zss_d2.errors import ZssError
-from zss_d2.evaluation import read_results
 from zss_d2.utils.text import markdown_text, one_line, shorten
 from zss_d2.utils.writing import write_atomic
 
@@ -46,7 +45,7 @@ def collect(runs: Sequence[Run], failed: Mapping[str, str] | None = None) -> lis
         if reason:
             results = dict.fromkeys(run.config().DATASETS.TEST or ("",), {})
         else:
-            results = read_results(run.folder / "results.json")
+            results = RunFolder(run.folder).results
         for dataset in results:
             if dataset == "provenance":
                 continue
@@ -112,7 +111,7 @@ def earlier_rows(output: Path) -> tuple[list[Row], list[str]]:
 def _results(folder: Path, config_sha256: str) -> Mapping[str, Any]:
     """Content of results.json; empty if it is of no or another configuration."""
     try:
-        results = read_results(folder / "results.json")
+        results = RunFolder(folder).results
     except ZssError:
         return {}
     return results if results["provenance"]["config_sha256"] == config_sha256 else {}
@@ -147,10 +146,11 @@ def check_settings(runs: Sequence[Run], output: Path) -> None:
 
 def _of_other_settings(run: Run, folder: Path) -> str:
     """The message; it names the keys as far as the other run's config.yaml tells them."""
-    changes = different_settings(folder, read_config(folder), run.config())
+    earlier = RunFolder(folder)
+    changes = different_settings(earlier, run.config())
     expected = [run.varied, "SEED", *(["DATASETS"] if run.view else [])]
     changes = {key: pair for key, pair in changes.items() if not below(key, expected)}
-    keys = f": {described(changes)}" if changes and read_config(folder) else ""
+    keys = f": {described(changes)}" if changes and earlier.settings else ""
     return (
         f"{run} would be averaged with {folder}, which has other settings{keys}; give another "
         "--output"

@@ -1,27 +1,11 @@
-"""Results of one or several runs as one page: numbers, figures, pictures, provenance.
-
-    zss report output/maskclip_mini output/ldvc_mini --output output/report
-
-Writes ``report.html``, which needs no other file, and ``report.md`` with its pictures. A run is a
-folder that ``train_net.py`` has written. Pictures of predictions appear where the runs were tested
-with ``TEST.PREDICTIONS png``. The first run is the one that others are compared with.
-"""
+"""What the report says: from finished runs to headings, paragraphs, tables and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from zss_d2.analysis.figures import (
-    Curve,
-    class_bars,
-    class_shares,
-    confusion_map,
-    run_colours,
-    training_curves,
-)
 from zss_d2.analysis.lettering import class_labels
 from zss_d2.analysis.report.document import (
     Block,
@@ -30,27 +14,29 @@ from zss_d2.analysis.report.document import (
     Paragraph,
     Table,
     drawn,
-    picture_files,
-    to_html,
-    to_markdown,
+)
+from zss_d2.analysis.report.figures import (
+    Curve,
+    class_bars,
+    class_shares,
+    confusion_map,
+    run_colours,
+    training_curves,
 )
 from zss_d2.analysis.report.pictures import picture_part, register_data
-from zss_d2.analysis.run_files import FinishedRun, read_runs
-from zss_d2.errors import command
+from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare
 from zss_d2.evaluation.counts import StoredCounts
-from zss_d2.evaluation.metrics import absent_as_zero_note, class_iou, summarize
+from zss_d2.evaluation.metrics import absent_as_zero_note, class_iou, summarise
 from zss_d2.evaluation.results import describe_protocol
-from zss_d2.utils.command_line import Parser, check_output, whole
 from zss_d2.utils.text import one_line
-from zss_d2.utils.writing import write_atomic
 
 CONFUSIONS = 8
 CURVES = ("mIoU-S", "mIoU-U", "hIoU")
 EXTRA_METRICS = ("mIoU-U-things", "mIoU-U-stuff", "fwIoU", "mACC")
 
 
-def report(runs: Sequence[FinishedRun], resamples: int = 1000) -> list[Block]:
+def page(runs: Sequence[RunFolder], resamples: int = 1000) -> list[Block]:
     """The whole page.
 
     Args:
@@ -75,7 +61,7 @@ def report(runs: Sequence[FinishedRun], resamples: int = 1000) -> list[Block]:
 
 
 def dataset_section(
-    dataset: str, runs: Sequence[FinishedRun], counts: Mapping[str, StoredCounts], resamples: int
+    dataset: str, runs: Sequence[RunFolder], counts: Mapping[str, StoredCounts], resamples: int
 ) -> Iterator[Block]:
     """Everything about one test set."""
     first = counts[runs[0].name]
@@ -109,7 +95,7 @@ def dataset_section(
 
 def metric_tables(
     dataset: str,
-    runs: Sequence[FinishedRun],
+    runs: Sequence[RunFolder],
     counts: Mapping[str, StoredCounts],
     resamples: int,
 ) -> Iterator[Block]:
@@ -138,7 +124,7 @@ def metric_tables(
         )
     for run in runs:
         stored = counts[run.name]
-        metrics = summarize(stored.confusion, stored.class_names, stored.unseen_names)
+        metrics = summarise(stored.confusion, stored.class_names, stored.unseen_names)
         if note := absent_as_zero_note(metrics, digits=1):
             yield Paragraph(f"{run.name}: {note}")
     if len(with_images) > 1:
@@ -201,7 +187,7 @@ def _confusion(true: int, wrong: int, share: float, counts: StoredCounts) -> Cel
     return Cell(f"{names[0]} → {names[1]}", f"{100 * share:.0f} % of its pixels")
 
 
-def training_section(runs: Sequence[FinishedRun]) -> Iterator[Block]:
+def training_section(runs: Sequence[RunFolder]) -> Iterator[Block]:
     """Loss and metrics over the iterations, of the runs that were trained."""
     losses: dict[str, Curve] = {}
     metrics: dict[str, dict[str, Curve]] = {}
@@ -235,7 +221,7 @@ def _curve(history: Sequence[Mapping[str, float]], key: str) -> Curve:
     return tuple(iterations), tuple(points[x] for x in iterations)
 
 
-def provenance_section(runs: Sequence[FinishedRun]) -> Iterator[Block]:
+def provenance_section(runs: Sequence[RunFolder]) -> Iterator[Block]:
     """What is needed to get the same numbers again."""
     yield Heading("Provenance")
     keys = list(dict.fromkeys(key for run in runs for key in run.provenance))
@@ -247,7 +233,7 @@ def provenance_section(runs: Sequence[FinishedRun]) -> Iterator[Block]:
         f"protocol: {key}": [_fact(run.provenance["protocol"].get(key)) for run in runs]
         for key in protocol_keys
     }
-    facts["folder"] = [run.folder.as_posix() for run in runs]
+    facts["folder"] = [run.path.as_posix() for run in runs]
     rows = [[Cell(key.replace("_", " ")), *map(Cell, values)] for key, values in facts.items()]
     yield Table(["", *(run.name for run in runs)], rows, numbers=False)
 
@@ -266,35 +252,3 @@ def _fact(value: object) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def write_report(blocks: Sequence[Block], folder: Path) -> None:
-    """Write report.html, report.md and the pictures of the latter, each atomically."""
-    pictures = "report_pictures"
-    for name, content in picture_files(blocks).items():
-        write_atomic(folder / pictures / name, lambda path, data=content: path.write_bytes(data))
-    for name, text in (
-        ("report.md", to_markdown(blocks, pictures)),
-        ("report.html", to_html(blocks)),
-    ):
-        write_atomic(folder / name, lambda path, data=text: path.write_text(data, "utf-8"))
-
-
-def make_parser() -> Parser:
-    parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    parser.add_argument("--output", type=Path, default=Path("output/report"), metavar="DIR")
-    parser.add_argument(
-        "--resamples", type=whole(1), default=1000, metavar="N", help="for the intervals"
-    )
-    return parser
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    args = make_parser().parse_args(argv)
-    check_output(args.output, folder=True)
-    write_report(report(read_runs(args.runs), args.resamples), args.output)
-    print(f"report written to {args.output / 'report.html'}")
-    return 0

@@ -1,0 +1,108 @@
+"""The console command ``zss`` and the start of ``train_net.py``: quick, and one line on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import zss_d2
+from tests.conftest import ROOT
+from zss_d2 import cli
+
+ZSS = (sys.executable, "-m", "zss_d2")
+HEAVY = ("torch", "detectron2", "open_clip", "matplotlib", "cv2", "scipy")
+REPORTING = f"""
+import atexit, sys
+atexit.register(lambda: sys.stderr.write(" ".join(sorted({{*sys.modules}} & {{*{HEAVY}}}))))
+from zss_d2.cli import main
+sys.exit(main())
+"""
+# The mini CLIP's command reads its defaults from the recipe of its training.
+QUICK = [name for name in cli.COMMANDS if name != "mini-clip"]
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in QUICK)], ids=" ".join)
+def test_help_loads_nothing_heavy(arguments):
+    process = subprocess.run(
+        [sys.executable, "-c", REPORTING, *arguments, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0
+    assert process.stdout.startswith(f"usage: {' '.join(['zss', *arguments])} ")
+    assert process.stderr == ""
+
+
+def test_help_names_every_command_in_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, (_, what) in cli.COMMANDS.items():
+        assert [line.split(maxsplit=1) for line in lines if line.startswith(f"  {name} ")] == [
+            [name, what]
+        ]
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"zss_d2 {zss_d2.__version__}\n"
+
+
+def test_what_is_no_command_is_one_line_with_the_nearest(capsys):
+    assert cli.main(["reprot", "run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: 'reprot' is no command of zss (did you mean 'report'?); use ")
+    assert error.count("\n") == 1
+    assert cli.main(["xyzzy"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+def test_the_status_is_that_of_the_command(tmp_path, capsys):
+    assert cli.main(["check", str(tmp_path / "no.yaml")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert cli.main(["toy-voc", str(tmp_path / "toy")]) == 0
+    assert list((tmp_path / "toy").iterdir())
+
+
+def interrupted(command: list[str], seconds: float) -> tuple[int, str]:
+    """Status and error output of a command that gets Ctrl-C so long after its start."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process there")
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*ZSS, "panel", "no_run"),
+        (*ZSS, "report", "no_run"),
+        (sys.executable, "train_net.py", "--config-file", "configs/no.yaml"),
+    ],
+    ids=["panel", "report", "train_net"],
+)
+def test_ctrl_c_while_modules_are_loaded_is_one_line(command):
+    """The moment is searched for: after the interpreter's own start, before the command's end."""
+    outcomes = []
+    for seconds in (0.8, 1.2, 1.6, 2.4, 0.5):
+        status, errors = interrupted([*command], seconds)
+        outcomes.append((seconds, status, errors))
+        if status == 130:
+            assert errors == "interrupted\n"
+            return
+        # Too late: it had found out that there is nothing to work on.
+        assert status == 2, outcomes
+    pytest.fail(f"never interrupted: {outcomes}")
