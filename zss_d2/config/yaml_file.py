@@ -76,7 +76,7 @@ def _missing(path: Path, origin: str) -> str:
     return f"{origin} does not exist; {remedy}"
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
+class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Refuses a key that is given twice, of which yaml would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:

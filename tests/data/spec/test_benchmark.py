@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from zss_d2.data.spec.benchmark import SPEC_FOLDER, available_benchmarks, load_benchmark
+from zss_d2.data.spec.benchmark import (
+    SPEC_FOLDER,
+    Benchmark,
+    available_benchmarks,
+    load_benchmark,
+)
+from zss_d2.data.spec.custom import load_custom
+from zss_d2.data.spec.locations import prepared_location
 from zss_d2.errors import ZssError
 
 
@@ -18,18 +26,26 @@ def _small_spec() -> dict:
         "classes": ["cat", "dog", "bird"],
         "unseen": ["bird"],
         "ignore_label": 255,
-        "raw_to_train": {"0": 255, "1": 0, "2": 1, "7": 2},
+        "raw_to_train": {0: 255, 1: 0, 2: "dog", 7: 2},
         "splits": {"train": {"folder": "train", "expected_images": 3}},
     }
 
 
-def _error_of(tmp_path, **changes) -> str:
-    path = tmp_path / "pets.json"
+def _write(tmp_path, **changes) -> Path:
+    path = tmp_path / "pets.yaml"
     spec = {key: value for key, value in (_small_spec() | changes).items() if value is not None}
-    path.write_text(json.dumps(spec))
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def _load(tmp_path, **changes) -> Benchmark:
+    return load_custom(_write(tmp_path, **changes)).benchmark
+
+
+def _error_of(tmp_path, **changes) -> str:
     with pytest.raises(ZssError) as caught:
-        load_benchmark(path)
-    assert str(path) in str(caught.value)
+        _load(tmp_path, **changes)
+    assert str(caught.value).startswith(str(tmp_path / "pets.yaml"))
     return str(caught.value)
 
 
@@ -60,24 +76,26 @@ def test_every_spec_in_the_package_is_valid_and_named_after_its_file():
     assert "voc" in available_benchmarks()
     for name in available_benchmarks():
         assert load_benchmark(name).name == name
-        assert (SPEC_FOLDER / f"{name}.json").is_file()
+        assert (SPEC_FOLDER / f"{name}.yaml").is_file()
+
+
+def test_a_custom_spec_may_have_the_layout_of_the_prepared_benchmarks(tmp_path):
+    custom = load_custom(_write(tmp_path))
+    pets = custom.benchmark
+    assert pets.raw_to_train == {0: 255, 1: 0, 2: 1, 7: 2}
+    assert custom.locations["train"] == prepared_location(pets, pets.splits["train"])
+    assert pets.splits["train"].expected_images == 3
 
 
 def test_unseen_classes_are_ordered_by_id_whatever_order_the_spec_uses(tmp_path):
-    path = tmp_path / "pets.json"
-    path.write_text(json.dumps(_small_spec() | {"unseen": ["bird", "cat"]}))
-    pets = load_benchmark(path)
+    pets = _load(tmp_path, unseen=["bird", "cat"])
     assert pets.unseen_ids == (0, 2)
     assert pets.unseen_names == ("cat", "bird")
     assert pets.seen_names == ("dog",)
 
 
 def test_a_raw_value_above_255_makes_a_16_bit_table(tmp_path):
-    path = tmp_path / "pets.json"
-    path.write_text(
-        json.dumps(_small_spec() | {"raw_to_train": {"0": 255, "1": 0, "2": 1, "458": 2}})
-    )
-    lut = load_benchmark(path).lut
+    lut = _load(tmp_path, raw_to_train={0: 255, 1: 0, 2: 1, 458: 2}).lut
     assert lut.shape == (65536,)
     assert np.flatnonzero(lut >= 0).tolist() == [0, 1, 2, 458]
 
@@ -87,19 +105,34 @@ def test_a_raw_value_above_255_makes_a_16_bit_table(tmp_path):
     [
         ({"unseen": ["brid"]}, ["'unseen'", "'brid'", "did you mean 'bird'"]),
         ({"unseen": ["cat", "dog", "bird"]}, ["'unseen'", "leave at least one"]),
+        ({"unseen": ["cat", "cat"]}, ["'unseen'", "'cat' is listed 2 times"]),
         ({"classes": ["cat", "cat", "bird"]}, ["'classes'", "'cat'", "2 times"]),
         ({"classes": []}, ["'classes'", "empty"]),
-        ({"classes": ["cat", 3]}, ["'classes'", "not 3"]),
-        ({"raw_to_train": {"0": 3, "1": 0, "2": 1, "7": 2}}, ["raw value 0", "to 3", "0..2"]),
-        ({"raw_to_train": {"x": 0}}, ["'raw_to_train'", "'x'"]),
-        ({"raw_to_train": {"1": 0, "2": 1}}, ["no raw value maps to 2", "'bird'"]),
+        ({"classes": ["cat", 3]}, ["'classes.1'", "should be a valid string, not 3"]),
+        ({"classes": ["cat", " "]}, ["'classes.1'", "is empty"]),
+        ({"things": ["brid"]}, ["'things'", "'brid'", "did you mean 'bird'"]),
+        ({"raw_to_train": {0: 3, 1: 0, 2: 1, 7: 2}}, ["raw value 0", "to 3", "0..2"]),
+        ({"raw_to_train": {"x": 0}}, ["'raw_to_train.x'", "raw value 'x' must be an integer in"]),
+        ({"raw_to_train": {70000: 0}}, ["raw value 70000 must be an integer in 0..65535"]),
+        ({"raw_to_train": {0: True}}, ["'raw_to_train.0'", "not True"]),
+        ({"raw_to_train": {1: 0, 2: "dgo"}}, ["'raw_to_train'", "'dgo' (did you mean 'dog'?)"]),
+        ({"raw_to_train": {1: 0, 2: 1}}, ["no raw value maps to 2", "'bird'"]),
+        ({"encodings": {"png": {1: 0, 2: 1}}}, ["'encodings'", "no raw value maps to 2"]),
         ({"ignore_label": 1}, ["'ignore_label'", "'dog'"]),
-        ({"ignore_label": "255"}, ["'ignore_label'", "'255'"]),
+        ({"ignore_label": "255"}, ["'ignore_label'", "valid integer, not '255'"]),
+        ({"ignore_label": 70000}, ["'ignore_label'", "less than or equal to 65535, not 70000"]),
         ({"synonyms": {"dgo": ["hound"]}}, ["'synonyms'", "'dgo'", "did you mean 'dog'"]),
-        ({"splits": {}}, ["'splits'"]),
-        ({"splits": {"train": {"folder": "train"}}}, ["'splits.train'", "'expected_images'"]),
-        ({"title": None}, ["'title'", "missing"]),
-        ({"unsen": []}, ["'unsen'", "did you mean 'unseen'"]),
+        ({"splits": {}}, ["'splits'", "must name a split or more"]),
+        ({"splits": {"train": {"folder": "t"}}}, ["'splits.train'", "'expected_images'"]),
+        ({"splits": {"a b": {"folder": "t"}}}, ["'splits.a b'", "may hold only letters"]),
+        (
+            {"splits": {"a": {"folder": "t", "expected_images": 1, "masks": "m"}}},
+            ["'splits.a'", "has a 'folder' and 'images', 'masks' or 'list' too; remove either"],
+        ),
+        ({"splits": {"a": {"fodler": "t"}}}, ["'splits.a'", "'fodler' (did you mean 'folder'?)"]),
+        ({"splits": "train"}, ["'splits'", "should be a valid dictionary, not 'train'"]),
+        ({"name": None}, ["'top level'", "'name' is missing"]),
+        ({"unsen": []}, ["'top level'", "'unsen'", "did you mean 'unseen'"]),
         ({"name": "two words"}, ["'name'", "'two words'"]),
     ],
 )
@@ -110,22 +143,6 @@ def test_a_mistake_in_a_spec_is_named_with_file_key_and_value(tmp_path, changes,
     assert "\n" not in message
 
 
-def test_invalid_json_names_the_line(tmp_path):
-    path = tmp_path / "broken.json"
-    path.write_text('{\n"name": "x",\n"title" 3\n}')
-    with pytest.raises(ZssError, match=r"broken\.json: line 3"):
-        load_benchmark(path)
-
-
-def test_a_key_given_twice_is_refused(tmp_path):
-    path = tmp_path / "twice.json"
-    path.write_text('{"name": "a", "name": "b"}')
-    with pytest.raises(ZssError, match="'name' is given twice"):
-        load_benchmark(path)
-
-
-def test_unknown_benchmark_suggests_a_known_one(tmp_path):
-    with pytest.raises(ZssError, match="did you mean 'voc'"):
+def test_unknown_benchmark_suggests_a_known_one():
+    with pytest.raises(ZssError, match="did you mean 'voc'.*or the path of a .yaml description"):
         load_benchmark("vocc")
-    with pytest.raises(ZssError, match=r"absent\.json"):
-        load_benchmark(tmp_path / "absent.json")

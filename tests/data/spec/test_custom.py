@@ -1,4 +1,4 @@
-"""Data sets of one's own: the description, its mistakes, and training on six images."""
+"""Custom datasets: the description, its mistakes, and training on six images."""
 
 from __future__ import annotations
 
@@ -101,23 +101,23 @@ def test_a_raw_value_outside_the_map_is_named_with_its_file(yard):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("disc, square", "disc, disc", "line 2: key 'classes': 'disc' is listed 2 times"),
-        ("[stripe]", "[strip]", "line 3: key 'unseen': unknown class 'strip' (did you mean"),
-        ("unseen:", "unsen:", "line 3: key 'top level': unknown key 'unsen'"),
-        ("name: yard", "name: my yard", "line 1: key 'name': 'my yard' may hold only"),
-        ("name: yard", "name: voc", "line 1: key 'name': 'voc' is a benchmark of the package"),
-        ("ignore_label: 255", "ignore_label: 2", "line 4: key 'ignore_label': 2 is the id of"),
+        ("disc, square", "disc, disc", "key 'classes': 'disc' is listed 2 times"),
+        ("[stripe]", "[strip]", "key 'unseen': unknown class 'strip' (did you mean"),
+        ("unseen:", "unsen:", "key 'top level': unknown key 'unsen'"),
+        ("name: yard", "name: my yard", "key 'name': 'my yard' may hold only"),
+        ("name: yard", "name: voc", "key 'name': 'voc' is a benchmark of the package"),
+        ("ignore_label: 255", "ignore_label: 2", "key 'ignore_label': 2 is the id of"),
         ("ignore_label: 255", "name: twice", "line 4: invalid yaml (key 'name' is given twice)"),
         ("[stripe]", "[stripe", "invalid yaml"),
         ("images: photos", "images: fotos", "fotos: no such folder; correct splits.train"),
         ("masks: masks", "masks: train.txt", "train.txt: this is a file, a folder is needed"),
         ("list: train.txt", "list: tran.txt", "tran.txt: no such list; lists in that folder: tr"),
-        ("images: photos, ", "", "line 6: key 'splits.train': the key 'images' is missing"),
+        ("images: photos, ", "", "key 'splits.train': the key 'images' is missing"),
         ("splits:", "raw_to_train: {0: 0, 1: 1}\nsplits:", "no raw value maps to 2 ('square')"),
-        ("splits:", "raw_to_train: {0: 0, x: 1}\nsplits:", "line 5: key 'raw_to_train': raw"),
+        ("splits:", "raw_to_train: {0: 0, x: 1}\nsplits:", "key 'raw_to_train.x': raw value 'x'"),
     ],
 )
-def test_a_mistake_is_named_with_file_line_and_remedy(yard, old, new, expected):
+def test_a_mistake_is_named_with_file_key_and_remedy(yard, old, new, expected):
     text = yard.read_text()
     assert old in text
     yard.write_text(text.replace(old, new, 1))
@@ -129,7 +129,7 @@ def test_a_mistake_is_named_with_file_line_and_remedy(yard, old, new, expected):
 def test_a_missing_description_and_one_that_is_a_list(yard):
     assert "absent.yaml: cannot read" in error(yard.with_name("absent.yaml"))
     yard.write_text("- a\n- b\n")
-    assert "must be an object" in error(yard)
+    assert "holds ['a', 'b']; write lines of KEY: VALUE" in error(yard)
 
 
 def test_an_image_of_the_list_without_mask_is_named(yard):

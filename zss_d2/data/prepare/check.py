@@ -23,12 +23,12 @@ from zss_d2.data.spec.benchmark import (
     Benchmark,
     Split,
     available_benchmarks,
-    closest,
     load_benchmark,
 )
 from zss_d2.data.spec.custom import load_custom
 from zss_d2.data.spec.locations import dataset_name, prepared_location
 from zss_d2.data.spec.naming import check_length, check_names, clip_tokenizer
+from zss_d2.data.spec.schema import closest
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests, require_equal
 from zss_d2.errors import ZssError
 
@@ -232,7 +232,7 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
         top_level = yaml.safe_load(read_text(Path(subject)))
     except yaml.YAMLError:
         top_level = None
-    own = {"classes", "splits", "base", "hold_out"}
+    own = {"classes", "splits", "base", "hold_out", "unseen"}
     if not isinstance(top_level, dict) or own & top_level.keys():
         targets = custom_targets(subject)
         return [_as_named(t) for t in targets], _describe(targets[0].benchmark)

@@ -18,7 +18,7 @@ from zss_d2.utils.command_line import Parser, whole
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, prog="zss check")
-    parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="yaml, .json, or benchmark name")
+    parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="a yaml, or a benchmark's name")
     parser.add_argument(
         "--workers", type=whole(1), default=os.cpu_count() or 1, metavar="N", help="processes"
     )

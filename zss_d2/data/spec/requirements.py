@@ -9,8 +9,8 @@ from detectron2.data import MetadataCatalog
 
 from zss_d2.data.files.images import require_folder
 from zss_d2.data.files.listing import IMAGE_SUFFIXES, Location, load_records
-from zss_d2.data.spec.benchmark import closest
 from zss_d2.data.spec.registry import location_of
+from zss_d2.data.spec.schema import closest
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests
 from zss_d2.errors import ZssError
 

@@ -9,7 +9,8 @@ from itertools import zip_longest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from zss_d2.config.values import listed, shown
-from zss_d2.data.spec.benchmark import Benchmark, closest
+from zss_d2.data.spec.benchmark import Benchmark
+from zss_d2.data.spec.schema import closest
 from zss_d2.errors import ZssError
 
 

@@ -1,18 +1,25 @@
-"""Views of a benchmark for choosing settings, in which seen classes play the unseen ones.
+"""Views of a data set: the same images and masks with other unseen classes.
 
-A setting that is chosen by the scores of the unseen classes has looked at what is then reported.
-In a view the unseen classes of the benchmark are void everywhere, in training and in tests, and
-some of its seen classes are unseen in their place. Several views with different classes (folds)
-say whether a choice hangs on which ones.
+Either simply with others (`split_anew`), such as the 2 to 10 unseen classes of ZS3, or for choosing
+settings (`hold_out`). A setting that is chosen by the scores of the unseen classes has looked at
+what is then reported. So in such a view the unseen classes of the data set are void everywhere, in
+training and in tests, and some of its seen classes are unseen in their place. Several views with
+different classes (folds) say whether a choice hangs on which ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from zss_d2.data.files.listing import Location
-from zss_d2.data.spec.benchmark import Benchmark
+from zss_d2.data.spec.benchmark import Benchmark, identity
+
+
+def split_anew(base: Benchmark, unseen: Collection[str]) -> Benchmark:
+    """Return ``base`` with ``unseen``, some of its classes, as the unseen ones; ids stay."""
+    ids = tuple(i for i, name in enumerate(base.classes) if name in unseen)
+    return dataclasses.replace(base, unseen_ids=ids)
 
 
 def hold_out(base: Benchmark, unseen: Collection[str]) -> Benchmark:
@@ -40,11 +47,6 @@ def without_unseen(base: Benchmark, location: Location) -> Location:
     """Return the location of a split of ``base`` with what its masks hold in `hold_out`'s ids."""
     held = location.raw_to_train or identity(base.classes, base.ignore_label)
     return dataclasses.replace(location, raw_to_train=_close_up(base, held))
-
-
-def identity(classes: Sequence[str], ignore_label: int) -> dict[int, int]:
-    """Return the ``raw_to_train`` of masks that hold train ids."""
-    return {i: i for i in (*range(len(classes)), ignore_label)}
 
 
 def _close_up(base: Benchmark, raw_to_train: Mapping[int, int]) -> dict[int, int]:
