@@ -100,9 +100,10 @@ def test_ctrl_c_while_modules_are_loaded_is_one_line(command):
     for seconds in (0.8, 1.2, 1.6, 2.4, 0.5):
         status, errors = interrupted([*command], seconds)
         outcomes.append((seconds, status, errors))
-        if status == 130:
+        # CPython may then end itself by the signal, which shells show as 130 too.
+        if status in (130, -signal.SIGINT) and "Traceback" not in errors:
             assert errors == "interrupted\n"
             return
-        # Too late: it had found out that there is nothing to work on.
-        assert status == 2, outcomes
+        # Otherwise too late, it had found nothing to work on, or before its first line.
+        assert status == 2 or seconds < 0.8, outcomes
     pytest.fail(f"never interrupted: {outcomes}")

@@ -18,8 +18,7 @@ import pytest
 
 from tests.conftest import TINY_CONFIG
 from zss_d2 import cli
-from zss_d2.analysis.run_files import read_runs
-from zss_d2.analysis.sweep import run as sweep_run
+from zss_d2.analysis.sweep import runner
 from zss_d2.cli import COMMANDS
 from zss_d2.config.defaults import default_config
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
@@ -51,7 +50,9 @@ def metavars(tool: ModuleType) -> set[object]:
 
 
 def reads_results(tool: ModuleType) -> bool:
-    return "RUN" in metavars(tool) and vars(tool).get("read_runs") is read_runs
+    """What is loaded instead are models, under a config that options can change."""
+    options = {option for action in actions(tool) for option in action.option_strings}
+    return "RUN" in metavars(tool) and "--opts" not in options
 
 
 def command(tool: ModuleType, run: Path, output: Path | None = None) -> list[str]:
@@ -63,7 +64,7 @@ def command(tool: ModuleType, run: Path, output: Path | None = None) -> list[str
         value = values.get(action.metavar) if isinstance(action.metavar, str) else None
         if option == ["--output"]:
             place = run.parent / "output"
-            value = str(output or (place if action.metavar == "DIR" else place / "file"))
+            value = str(output or (place if action.metavar == "DIR" else place / "file.png"))
         elif option and option[0] in QUICK:
             value = QUICK[option[0]]
         if value is not None:
@@ -85,7 +86,7 @@ def call(tool: ModuleType, arguments: list[str], capsys) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch, tmp_path):
-    monkeypatch.setattr(sweep_run, "TRAIN_NET", tmp_path / "no train_net.py")
+    monkeypatch.setattr(runner, "TRAIN_NET", tmp_path / "no train_net.py")
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,7 @@ def test_broken_runs_are_one_line(tool, what, work, run, capsys):
     )
     if tool.__name__.endswith(".sweep"):
         harmless = False  # there is no train_net.py
-    if tool.__name__.endswith(".plm_figure") and what == "all results":
+    if tool.__name__.endswith(".plm") and what == "all results":
         return
     assert status == (0 if harmless else 2), line
     if not harmless and not tool.__name__.endswith(".sweep"):

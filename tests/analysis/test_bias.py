@@ -5,8 +5,10 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from zss_d2.analysis import bias as sweep_bias
-from zss_d2.analysis.drawing import png
+from zss_d2.analysis import bias as seen_bias
+from zss_d2.analysis.commands.bias import main
+from zss_d2.analysis.drawing import encode
+from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
 from zss_d2.errors import ZssError
 
@@ -17,7 +19,7 @@ def test_labels_are_those_of_the_biased_scores():
     scores[:, 0] = 0.5
     biases = (-1.0, -0.2, 0.0, 0.1, 1.0)
     for bias, labels in zip(
-        biases, sweep_bias.biased_labels(scores, [0, 2, 4], biases), strict=True
+        biases, seen_bias.biased_labels(scores, [0, 2, 4], biases), strict=True
     ):
         shifted = scores.clone()
         shifted[[0, 2, 4]] -= bias
@@ -30,7 +32,7 @@ def test_the_area_is_that_of_the_trapezoids():
         {"mIoU-S": 0.0, "mIoU-U": 60.0},
         {"mIoU-S": 50.0, "mIoU-U": 40.0},
     ]
-    assert sweep_bias.area(rows) == pytest.approx(0.5 * (0.6 + 0.4) / 2 + 0.5 * 0.4 / 2)
+    assert seen_bias.area(rows) == pytest.approx(0.5 * (0.6 + 0.4) / 2 + 0.5 * 0.4 / 2)
 
 
 @pytest.fixture
@@ -48,8 +50,10 @@ def test_every_point_is_what_an_evaluation_with_this_bias_gives(run, tmp_path, c
     folder, cfg, model = run
     output = tmp_path / "bias"
     arguments = [str(folder), "--dataset", "zss_voc_val", "--output", str(output)]
-    assert sweep_bias.main([*arguments, "--biases", "0.05", "-0.4"]) == 0
-    assert "area under the seen/unseen curve" in capsys.readouterr().out
+    assert main([*arguments, "--biases", "0.05", "-0.4"]) == 0
+    area, accuracy = capsys.readouterr().out.splitlines()
+    assert area.startswith("area under the seen/unseen curve")
+    assert accuracy.startswith("unseen-only accuracy: mACC-U ")
     with (output / "bias.csv").open() as file:
         rows = {float(row["seen_bias"]): row for row in csv.DictReader(file)}
     assert sorted(rows) == [-0.4, 0.0, 0.05, 1.0]
@@ -59,7 +63,7 @@ def test_every_point_is_what_an_evaluation_with_this_bias_gives(run, tmp_path, c
         model = ZeroShotTrainer.build_model(cfg).eval()
         ZeroShotCheckpointer(model).load(str(folder / "model_final.pth"))
         expected = ZeroShotTrainer.test(cfg, model)["sem_seg"]
-        for name in (*sweep_bias.METRICS, "mACC-S", "mACC-U"):
+        for name in (*seen_bias.METRICS, "mACC-S", "mACC-U"):
             np.testing.assert_allclose(float(row[name]), expected[name], atol=1e-9)
 
 
@@ -68,27 +72,27 @@ def test_what_seen_classes_take():
         {"seen_bias": 0.0, "mACC-S": 70.0, "mACC-U": 31.0},
         {"seen_bias": 1.0, "mACC-S": 0.0, "mACC-U": 84.0},
     ]
-    assert sweep_bias.competition(rows).endswith("compete: mACC-U 31.0 -> 84.0")
+    assert seen_bias.unseen_only_accuracy(rows) == {"mACC-U": (31.0, 84.0)}
 
 
 def test_a_benchmark_without_a_dev_split_asks_for_a_set(run):
     with pytest.raises(ZssError, match="has no split 'dev'; name a set with --dataset"):
-        sweep_bias.development_set(run[0], run[1])
+        seen_bias.development_set(RunFolder(run[0]), run[1])
 
 
 def test_mistakes_are_named(run, tmp_path, capsys):
-    assert sweep_bias.main([str(run[0]), "--dataset", "zss_nothing"]) == 2
+    assert main([str(run[0]), "--dataset", "zss_nothing"]) == 2
     assert "zss_nothing is not registered" in capsys.readouterr().err
     useless = ["--opts", "TEST.SEEN_BIAS", "0.1"]
-    assert sweep_bias.main([str(run[0]), *useless]) == 2
+    assert main([str(run[0]), *useless]) == 2
     assert "--opts TEST.SEEN_BIAS would have no effect" in capsys.readouterr().err
-    assert sweep_bias.main([str(tmp_path / "none")]) == 2
+    assert main([str(tmp_path / "none")]) == 2
     assert "none is no folder of a run" in capsys.readouterr().err
 
 
 def test_the_title_is_the_folder_as_it_is_called():
     row = dict.fromkeys(("mIoU-S", "mIoU-U", "hIoU", "pAcc"), 50.0)
     rows = [{"seen_bias": bias} | row for bias in (0.0, 1.0)]
-    figure = sweep_bias.draw(rows, r"output/$\frac$ on zss_voc_val")
-    png(figure, dpi=40)
+    figure = seen_bias.draw(rows, r"output/$\frac$ on zss_voc_val")
+    encode(figure, dpi=40)
     assert figure.get_suptitle() == r"output/$\frac$ on zss_voc_val"

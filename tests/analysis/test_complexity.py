@@ -9,6 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import TINY_CONFIG
 from zss_d2.analysis import complexity
+from zss_d2.analysis.commands.complexity import main
+from zss_d2.modeling.inference import FixedClasses
 
 
 class Attention(torch.nn.Module):
@@ -32,7 +34,7 @@ def test_against_the_counter_of_torch(make_cfg, method):
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
-        complexity.OneImage(model)(torch.zeros(1, 3, 64, 64))
+        FixedClasses(model, model.classes)(torch.zeros(1, 3, 64, 64))
     products = counter.get_total_flops() / 2 / 1e9
     # Norms and the like, which fvcore also counts, weigh more in a model as small as this.
     assert products < numbers["total"] < 1.1 * products
@@ -41,7 +43,7 @@ def test_against_the_counter_of_torch(make_cfg, method):
 
 
 def test_the_table(capsys):
-    assert complexity.main([str(TINY_CONFIG), "--size", "64"]) == 0
+    assert main([str(TINY_CONFIG), "--size", "64"]) == 0
     header, _, line = capsys.readouterr().out.splitlines()
     assert "trained M" in header
     assert line.startswith("| ldvc_voc_tiny_cpu |        20 |")
@@ -52,17 +54,17 @@ def test_configs_of_one_name_are_told_apart(tmp_path, capsys):
     for path in configs:
         path.parent.mkdir()
         path.write_text(f"_BASE_: {TINY_CONFIG}")
-    assert complexity.main([*map(str, configs), "--size", "64"]) == 0
+    assert main([*map(str, configs), "--size", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split()[1] for line in lines] == ["a/007", "b/007"]
-    assert complexity.main([str(configs[0]), "--size", "64"]) == 0
+    assert main([str(configs[0]), "--size", "64"]) == 0
     assert capsys.readouterr().out.splitlines()[2].startswith("| 007 ")
-    assert complexity.main([str(configs[0]), str(configs[0])]) == 2
+    assert main([str(configs[0]), str(configs[0])]) == 2
     assert "given twice" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["1", "100"])
 def test_a_size_that_would_be_padded_is_refused(size, capsys):
-    assert complexity.main([str(TINY_CONFIG), "--size", size]) == 2
+    assert main([str(TINY_CONFIG), "--size", size]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (f"error: --size {size}: ldvc_voc_tiny_cpu takes images of multiples of 16 px")

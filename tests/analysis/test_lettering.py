@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from zss_d2.analysis import lettering
-from zss_d2.analysis.drawing import png
+from zss_d2.analysis.drawing import encode
 
 # A code point that means nothing, so no font has it.
 UNKNOWN = "\U000e0fff"
@@ -68,7 +68,7 @@ def test_every_kind_of_text_is_drawn_as_written(name):
     texts += axis.get_xticklabels()
     texts += lettering.legend(figure, [Patch(color="red")], [name]).get_texts()
     texts += lettering.legend(axis, [Patch(color="red")], [name]).get_texts()
-    assert len(png(figure, dpi=40)) > 100
+    assert len(encode(figure, dpi=40)) > 100
     assert [text.get_text() for text in texts] == 5 * [name]
     # What a formula would make of it is as wide as what it shows.
     plain = figure.text(0, 0, "x" * len(name), parse_math=False, fontfamily="monospace")

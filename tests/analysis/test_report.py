@@ -12,8 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from zss_d2.analysis.figures import class_bars, class_shares, training_curves
-from zss_d2.analysis.report import report
+from zss_d2.analysis.commands.report import main
+from zss_d2.analysis.names import config_names, short_names
+from zss_d2.analysis.report import content
 from zss_d2.analysis.report.document import (
     Cell,
     Heading,
@@ -25,8 +26,9 @@ from zss_d2.analysis.report.document import (
     to_html,
     to_markdown,
 )
+from zss_d2.analysis.report.figures import class_bars, class_shares, training_curves
 from zss_d2.analysis.report.pictures import choose_images
-from zss_d2.analysis.run_files import config_names, custom_descriptions, read_runs, short_names
+from zss_d2.analysis.run_folder import RunFolder, finished_runs
 from zss_d2.data.spec.custom import register_custom
 from zss_d2.data.synthetic import toy_custom
 from zss_d2.engine import ZeroShotTrainer
@@ -53,7 +55,7 @@ def runs(toy_voc, make_cfg, tmp_path):
 
 @pytest.fixture
 def own_run(make_cfg, tmp_path, monkeypatch):
-    """A run on data of one's own, trained where its relative paths start; nothing is registered."""
+    """A run on a custom dataset, trained where its relative paths start; nothing is registered."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.chdir(tmp_path)
     description = toy_custom.generate(tmp_path / "yard")
@@ -92,7 +94,7 @@ class Links(HTMLParser):
 def test_two_runs_side_by_side(runs, tmp_path, capsys):
     output = tmp_path / "report"
     arguments = [*map(str, runs), "--output", str(output), "--resamples", "20"]
-    assert report.main(arguments) == 0
+    assert main(arguments) == 0
     assert "report.html" in capsys.readouterr().out
 
     markdown = (output / "report.md").read_text()
@@ -124,7 +126,9 @@ def test_two_runs_side_by_side(runs, tmp_path, capsys):
 
 def test_provenance_is_complete(runs):
     (table,) = [
-        block for block in report.provenance_section(read_runs(runs)) if isinstance(block, Table)
+        block
+        for block in content.provenance_section(finished_runs(runs))
+        if isinstance(block, Table)
     ]
     facts = {row[0].text: row[1].text for row in table.rows}
     provenance = json.loads((runs[0] / "results.json").read_text())["provenance"]
@@ -138,39 +142,39 @@ def test_provenance_is_complete(runs):
 def test_a_run_without_predictions_or_images_still_gives_a_page(toy_voc, make_cfg, tmp_path):
     cfg = make_cfg("TEST.PER_IMAGE", False)
     ZeroShotTrainer.test(cfg, ZeroShotTrainer.build_model(cfg).eval())
-    blocks = report.report(read_runs([tmp_path / "output"]), resamples=5)
+    blocks = content.page(finished_runs([tmp_path / "output"]), resamples=5)
     texts = [block.text for block in blocks if isinstance(block, Paragraph)]
     assert any("TEST.PREDICTIONS png" in text for text in texts)
     assert any("None of the runs was trained" in text for text in texts)
 
 
-def test_missing_photos_do_not_cost_the_page(runs, monkeypatch):
+def test_missing_images_do_not_cost_the_page(runs, monkeypatch):
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: [])
     texts = [
         block.text
-        for block in report.report(read_runs(runs), resamples=5)
+        for block in content.page(finished_runs(runs), resamples=5)
         if isinstance(block, Paragraph)
     ]
     assert any("could not be read" in text for text in texts)
 
 
 def test_bad_folders_are_named(runs, tmp_path, capsys):
-    assert report.main([str(tmp_path / "nothing")]) == 2
+    assert main([str(tmp_path / "nothing")]) == 2
     assert "nothing is no folder of a finished run" in capsys.readouterr().err
-    assert report.main([str(runs[0]), str(runs[0])]) == 2
+    assert main([str(runs[0]), str(runs[0])]) == 2
     assert "given twice" in capsys.readouterr().err
     (runs[1] / "results.json").write_text("{")
-    assert report.main([str(runs[1])]) == 2
+    assert main([str(runs[1])]) == 2
     assert "evaluate the run again" in capsys.readouterr().err
     (runs[0] / "metrics.json").write_text('{"iteration": 1')
-    assert report.main([str(runs[0]), "--output", str(tmp_path / "r")]) == 2
+    assert main([str(runs[0]), "--output", str(tmp_path / "r")]) == 2
     assert "metrics.json is damaged" in capsys.readouterr().err
 
 
 def test_the_largest_confusions_are_shares_of_the_true_class():
     confusion = np.array([[50, 0, 30], [10, 5, 0], [0, 5, 70]])  # predicted x true
     counts = StoredCounts(confusion, ("a", "b", "c"), ("c",))
-    assert report.largest_confusions(counts, 3) == [
+    assert content.largest_confusions(counts, 3) == [
         (1, 2, 0.5),
         (2, 0, pytest.approx(0.3)),
         (0, 1, pytest.approx(1 / 6)),
@@ -224,12 +228,12 @@ def test_text_is_escaped_in_both_formats():
 def test_a_set_that_no_run_counted_is_an_error(runs):
     (runs[0] / "confusion_zss_voc_val.npz").unlink()
     with pytest.raises(ZssError, match="confusion_zss_voc_val.npz is missing"):
-        report.report(read_runs(runs), resamples=5)
+        content.page(finished_runs(runs), resamples=5)
 
 
 def test_own_data_is_registered_and_shown_whatever_its_classes_are_called(own_run, tmp_path):
     output = tmp_path / "report"
-    assert report.main([str(own_run), "--output", str(output), "--resamples", "5"]) == 0
+    assert main([str(own_run), "--output", str(output), "--resamples", "5"]) == 0
     assert (output / "report_pictures/zss_yard_val_pictures.png").is_file()
     markdown = (output / "report.md").read_text("utf-8")
     assert "could not" not in markdown
@@ -274,7 +278,7 @@ def test_no_name_or_setting_becomes_markup(runs, tmp_path, monkeypatch):
     lines = [curve, {**curve, "iteration": 2}]
     (folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
 
-    assert report.main([str(folder), "--output", str(tmp_path / "page"), "--resamples", "5"]) == 0
+    assert main([str(folder), "--output", str(tmp_path / "page"), "--resamples", "5"]) == 0
     text = (tmp_path / "page/report.html").read_text("utf-8")
     page = Links()
     page.feed(text)
@@ -291,7 +295,7 @@ def test_no_name_or_setting_becomes_markup(runs, tmp_path, monkeypatch):
 
 def test_own_data_that_is_gone_is_named(own_run, tmp_path):
     (tmp_path / "yard").rename(tmp_path / "moved")
-    texts = [x.text for x in report.report(read_runs([own_run]), 5) if isinstance(x, Paragraph)]
+    texts = [x.text for x in content.page(finished_runs([own_run]), 5) if isinstance(x, Paragraph)]
     (text,) = [text for text in texts if "could not be registered" in text]
     assert "yard/yard.yaml" in text
 
@@ -299,7 +303,7 @@ def test_own_data_that_is_gone_is_named(own_run, tmp_path):
 def test_own_data_with_other_classes_is_not_shown(own_run, tmp_path):
     path = tmp_path / "yard/yard.yaml"
     path.write_text(path.read_text("utf-8").replace("grass|lawn", "grass"), "utf-8")
-    texts = [x.text for x in report.report(read_runs([own_run]), 5) if isinstance(x, Paragraph)]
+    texts = [x.text for x in content.page(finished_runs([own_run]), 5) if isinstance(x, Paragraph)]
     assert any("zss_yard_val has other classes now" in text for text in texts)
 
 
@@ -310,18 +314,18 @@ def test_a_description_is_found_from_where_the_training_ran(tmp_path, monkeypatc
     (tmp_path / "project/own").mkdir()
     (tmp_path / "project/own/yard.yaml").write_text("name: yard")
     monkeypatch.chdir(tmp_path)
-    found, gone = custom_descriptions(folder)
+    found, gone = RunFolder(folder).custom_descriptions()
     assert found.resolve() == tmp_path / "project/own/yard.yaml"
     assert str(gone) == "gone.yaml"
-    assert custom_descriptions(tmp_path) == []
+    assert RunFolder(tmp_path).custom_descriptions() == []
     (folder / "config.yaml").write_text("DATASETS: {CUSTOM: [")
-    with pytest.raises(ZssError, match="config.yaml: line 1: invalid yaml"):
-        custom_descriptions(folder)
+    with pytest.raises(ZssError, match="config.yaml: line .: invalid yaml"):
+        RunFolder(folder).custom_descriptions()
 
 
 def test_the_rule_of_others_is_reported_where_it_differs(runs):
     def texts() -> list[str]:
-        blocks = report.report(read_runs(runs), resamples=5)
+        blocks = content.page(finished_runs(runs), resamples=5)
         return [x.text for x in blocks if isinstance(x, Paragraph) and "ZegFormer" in x.text]
 
     for folder in runs:
@@ -341,7 +345,7 @@ def test_curves_of_every_test_set_and_the_last_of_repeated_iterations(runs):
         {"iteration": 40, "a/sem_seg/hIoU": 2.0, "b/sem_seg/hIoU": 6.0, "total_loss": 7.0},
         {"iteration": 40, "a/sem_seg/hIoU": 3.0, "b/sem_seg/hIoU": 7.0, "total_loss": 8.0},
     ]
-    assert report._curve(lines, "a/sem_seg/hIoU") == ((20, 40), (1.0, 3.0))
+    assert content._curve(lines, "a/sem_seg/hIoU") == ((20, 40), (1.0, 3.0))
     (runs[0] / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
     seen = {}
 
@@ -350,8 +354,8 @@ def test_curves_of_every_test_set_and_the_last_of_repeated_iterations(runs):
         return training_curves(losses, metrics, colours)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "training_curves", keep)
-        list(report.training_section(read_runs(runs)))
+        patch.setattr(content, "training_curves", keep)
+        list(content.training_section(finished_runs(runs)))
     assert seen["losses"] == {"first": ((20, 40), (9.0, 8.0))}
     curves = {title: curve["first"][1] for title, curve in seen["metrics"].items()}
     assert curves == {"a hIoU": (1.0, 3.0), "b hIoU": (5.0, 7.0)}

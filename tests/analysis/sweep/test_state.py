@@ -8,9 +8,10 @@ import pytest
 
 from tests.analysis.sweep.pretended import pretend
 from tests.conftest import ROOT, TINY_CONFIG
-from zss_d2.analysis.sweep import sweep
-from zss_d2.analysis.sweep.plan import Run
+from zss_d2.analysis.commands.sweep import parse_args
+from zss_d2.analysis.sweep.plan import Run, plan_runs
 from zss_d2.analysis.sweep.state import finished
+from zss_d2.analysis.sweep.table import check_settings, collect, write_tables
 from zss_d2.errors import ZssError
 
 MASKCLIP = str(ROOT / "configs/maskclip_voc.yaml")
@@ -18,7 +19,7 @@ MASKCLIP = str(ROOT / "configs/maskclip_voc.yaml")
 
 def one_run(tmp_path, *opts: str, config: str = str(TINY_CONFIG)) -> Run:
     arguments = [config, "--output", str(tmp_path / "output"), "--opts", *opts]
-    (run,) = sweep.plan(sweep.parse_args(arguments))
+    (run,) = plan_runs(parse_args(arguments))
     return run
 
 
@@ -102,11 +103,11 @@ def test_results_without_their_config_go_by_its_hash(tmp_path):
 def sweep_into(tmp_path, *more: str, hiou: float = 10.0) -> str:
     """Check and pretend a sweep of MaskCLIP; returns its table."""
     output = tmp_path / "output"
-    runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(output), *more]))
-    sweep.check_settings(runs, output)
+    runs = plan_runs(parse_args([MASKCLIP, "--output", str(output), *more]))
+    check_settings(runs, output)
     for run in runs:
         pretend(run, {"hIoU": hiou})
-    return sweep.write_tables(sweep.collect(runs), output)
+    return write_tables(collect(runs), output)
 
 
 def test_a_new_value_of_the_varied_key_under_other_settings_enters_no_mean(tmp_path):
@@ -145,9 +146,9 @@ def test_views_of_one_data_set_are_one_setting(tmp_path):
 
 def test_a_failed_run_keeps_no_other_from_its_mean(tmp_path):
     output = tmp_path / "output"
-    runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(output), "--seeds", "0"]))
+    runs = plan_runs(parse_args([MASKCLIP, "--output", str(output), "--seeds", "0"]))
     runs[0].folder.mkdir(parents=True)
-    sweep.write_tables(sweep.collect(runs, {runs[0].place: "no memory"}), output)
+    write_tables(collect(runs, {runs[0].place: "no memory"}), output)
     table = sweep_into(tmp_path, "--seeds", "1", "--opts", "TEST.SEEN_BIAS", "0.1")
     assert "| maskclip_voc | zss_voc_val | 1      | 10.0   |" in table
     assert "| maskclip_voc/seed0 | no memory |" in table
@@ -162,7 +163,7 @@ def test_a_description_at_another_place_is_another_run(tmp_path, monkeypatch):
 
     def run(view: str) -> Run:
         arguments = [MASKCLIP, "--output", "output", "--views", view]
-        (planned,) = sweep.plan(sweep.parse_args(arguments))
+        (planned,) = plan_runs(parse_args(arguments))
         return planned
 
     pretend(run("one/cats.yaml"), {"hIoU": 1.0})

@@ -7,20 +7,23 @@ import pytest
 
 from tests.analysis.sweep.pretended import pretend
 from tests.conftest import ROOT, TINY_CONFIG
-from zss_d2.analysis.sweep import run as sweep_run
-from zss_d2.analysis.sweep import sweep
+from zss_d2.analysis.commands.sweep import main, parse_args
+from zss_d2.analysis.sweep import runner
+from zss_d2.analysis.sweep.plan import plan_runs
+from zss_d2.analysis.sweep.session import execute
 from zss_d2.analysis.sweep.state import finished
+from zss_d2.analysis.sweep.table import check_settings, collect, write_tables
 from zss_d2.errors import ZssError
 
 MASKCLIP = str(ROOT / "configs/maskclip_voc.yaml")
 
 
 def arguments(tmp_path, *more: str):
-    return sweep.parse_args([str(TINY_CONFIG), MASKCLIP, "--output", str(tmp_path), *more])
+    return parse_args([str(TINY_CONFIG), MASKCLIP, "--output", str(tmp_path), *more])
 
 
 def test_plan_is_configs_times_values_times_seeds(tmp_path):
-    runs = sweep.plan(
+    runs = plan_runs(
         arguments(tmp_path, "--seeds", "0", "3", "--vary", "MODEL.CLIP.PRETRAINED", "a", "b/c")
     )
     assert len({run.folder for run in runs}) == len(runs) == 8
@@ -38,7 +41,7 @@ def test_views_take_the_place_of_the_data_and_are_averaged(tmp_path):
         views[-1].write_text(f"name: {name}\nbase: voc\nhold_out: [{name[:-1]}]\n")
     output = tmp_path / "output"
     more = ("--views", *map(str, views), "--vary", "MODEL.CLIP.PRETRAINED", "a", "b")
-    runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(output), *more]))
+    runs = plan_runs(parse_args([MASKCLIP, "--output", str(output), *more]))
     assert [str(run) for run in runs] == [
         f"maskclip_voc {value} {name} seed 0" for name in ("cats", "birds") for value in "ab"
     ]
@@ -48,7 +51,7 @@ def test_views_take_the_place_of_the_data_and_are_averaged(tmp_path):
     assert cfg.MODEL.CLIP.PRETRAINED == "b"
     for run, hiou in zip(runs, (10.0, 12.0, 17.0, 13.0), strict=True):
         pretend(run, {"hIoU": hiou})
-    overall, by_variant, _ = sweep.write_tables(sweep.collect(runs), output).split("\n\n", 2)
+    overall, by_variant, _ = write_tables(collect(runs), output).split("\n\n", 2)
     assert "views of zss_voc_val" in overall
     assert "13.0 ± 2.9" in overall  # 10, 12, 17, 13: mean 13, sample variance 26 / 3
     assert "b cats" in by_variant and "12.0" in by_variant
@@ -57,26 +60,26 @@ def test_views_take_the_place_of_the_data_and_are_averaged(tmp_path):
 def test_a_view_of_other_data_is_refused(tmp_path):
     view = str(ROOT / "datasets/mini_heldout.yaml")
     with pytest.raises(ZssError, match=r"mini_heldout.yaml: is no view of zss_voc_"):
-        sweep.plan(arguments(tmp_path, "--views", view))
+        plan_runs(arguments(tmp_path, "--views", view))
 
 
 def test_only_the_same_finished_configuration_counts_as_done(tmp_path):
-    run = sweep.plan(arguments(tmp_path))[0]
+    run = plan_runs(arguments(tmp_path))[0]
     assert not finished(run)
     pretend(run, {}, iteration=25)
     assert not finished(run)
     pretend(run, {})
     assert finished(run)
     with pytest.raises(ZssError, match="run of another configuration, SOLVER.BASE_LR 0.001 there"):
-        changed = sweep.plan(arguments(tmp_path, "--opts", "SOLVER.BASE_LR", "0.5"))[0]
+        changed = plan_runs(arguments(tmp_path, "--opts", "SOLVER.BASE_LR", "0.5"))[0]
         finished(changed)
 
 
 def test_tables_by_hand(tmp_path):
-    runs = sweep.plan(arguments(tmp_path, "--seeds", "0", "1", "2"))
+    runs = plan_runs(arguments(tmp_path, "--seeds", "0", "1", "2"))
     for run, hiou in zip(runs, (10.0, 12.0, 17.0, 5.0, 5.0, 5.0), strict=True):
         pretend(run, {"hIoU": hiou, "mIoU-U": None})
-    markdown = sweep.write_tables(sweep.collect(runs), tmp_path)
+    markdown = write_tables(collect(runs), tmp_path)
     assert markdown == (tmp_path / "table.md").read_text()
     assert "13.0 ± 3.6" in markdown  # 10, 12, 17: mean 13, sample variance 13
     assert "5.0 ± 0.0" in markdown
@@ -87,9 +90,9 @@ def test_tables_by_hand(tmp_path):
 
 
 def refused(tmp_path, *more: str, configs=(str(TINY_CONFIG),)) -> str:
-    args = sweep.parse_args([*configs, "--output", str(tmp_path / "output"), *more])
+    args = parse_args([*configs, "--output", str(tmp_path / "output"), *more])
     with pytest.raises(ZssError) as caught:
-        sweep.plan(args)
+        plan_runs(args)
     return str(caught.value)
 
 
@@ -149,10 +152,8 @@ def test_keys_without_effect_are_refused(tmp_path, more, message):
 
 
 def test_an_empty_value_is_a_value_and_no_value_leaves_the_folder(tmp_path):
-    args = sweep.parse_args(
-        [str(TINY_CONFIG), "--output", str(tmp_path), *PRETRAINED, "", "..", "x"]
-    )
-    runs = sweep.plan(args)
+    args = parse_args([str(TINY_CONFIG), "--output", str(tmp_path), *PRETRAINED, "", "..", "x"])
+    runs = plan_runs(args)
     home = tmp_path / "ldvc_voc_tiny_cpu"
     assert [run.folder for run in runs] == [home / x / "seed0" for x in ("_", "_..", "x")]
     assert [run.variant for run in runs] == ['""', "..", "x"]
@@ -161,12 +162,12 @@ def test_an_empty_value_is_a_value_and_no_value_leaves_the_folder(tmp_path):
 
 def sweep_once(tmp_path, hiou: float, *more: str) -> str:
     """Plan a sweep into ``tmp_path``, pretend that it ran, and return its Markdown."""
-    args = sweep.parse_args([MASKCLIP, "--output", str(tmp_path), *more])
-    runs = sweep.plan(args)
+    args = parse_args([MASKCLIP, "--output", str(tmp_path), *more])
+    runs = plan_runs(args)
     for run in runs:
         if not finished(run):
             pretend(run, {"hIoU": hiou})
-    return sweep.write_tables(sweep.collect(runs), tmp_path)
+    return write_tables(collect(runs), tmp_path)
 
 
 def test_a_second_sweep_keeps_the_rows_of_the_first(tmp_path):
@@ -201,27 +202,25 @@ def test_variants_of_other_keys_are_not_averaged_with_each_other(tmp_path):
 
 def test_another_spelling_of_a_value_is_no_second_run(tmp_path):
     sweep_once(tmp_path, 10.0, "--vary", "TEST.SEEN_BIAS", "0.1")
-    args = sweep.parse_args(
-        [MASKCLIP, "--output", str(tmp_path), "--vary", "TEST.SEEN_BIAS", "0.10"]
-    )
+    args = parse_args([MASKCLIP, "--output", str(tmp_path), "--vary", "TEST.SEEN_BIAS", "0.10"])
     with pytest.raises(ZssError, match="has the settings and the seed of .*0.1.* leave it out"):
-        sweep.check_settings(sweep.plan(args), tmp_path)
+        check_settings(plan_runs(args), tmp_path)
 
 
 def test_runs_of_other_settings_do_not_enter_one_mean(tmp_path):
     sweep_once(tmp_path, 10.0, "--seeds", "0")
     more = ["--seeds", "1", "--opts", "TEST.SEEN_BIAS"]
     for bias in ("0.0", "0.1"):
-        runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path), *more, bias]))
+        runs = plan_runs(parse_args([MASKCLIP, "--output", str(tmp_path), *more, bias]))
         if bias == "0.0":
-            sweep.check_settings(runs, tmp_path)
+            check_settings(runs, tmp_path)
             continue
         message = (
             "seed 1 would be averaged with .*seed0, which has other settings: TEST.SEEN_BIAS 0.0 "
             "there and 0.1 here; give another"
         )
         with pytest.raises(ZssError, match=message):
-            sweep.check_settings(runs, tmp_path)
+            check_settings(runs, tmp_path)
 
 
 def test_rows_of_runs_that_are_gone_leave_the_table_with_a_word(tmp_path):
@@ -251,31 +250,29 @@ def test_a_table_of_another_version_is_not_replaced(tmp_path):
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_settings(tmp_path):
-    (run,) = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path)]))
+    (run,) = plan_runs(parse_args([MASKCLIP, "--output", str(tmp_path)]))
     run.folder.mkdir(parents=True)
     (run.folder / "config.yaml").write_text(run.config().dump())
     assert not finished(run)
     more = ["--opts", "TEST.SEEN_BIAS", "0.1"]
-    (other,) = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path), *more]))
+    (other,) = plan_runs(parse_args([MASKCLIP, "--output", str(tmp_path), *more]))
     with pytest.raises(ZssError, match="run of another configuration"):
         finished(other)
 
 
 def test_an_installed_package_without_the_script_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_run, "TRAIN_NET", tmp_path / "train_net.py")
-    runs = sweep.plan(sweep.parse_args([MASKCLIP, "--output", str(tmp_path)]))
+    monkeypatch.setattr(runner, "TRAIN_NET", tmp_path / "train_net.py")
+    runs = plan_runs(parse_args([MASKCLIP, "--output", str(tmp_path)]))
     with pytest.raises(ZssError, match="train_net.py does not exist; run sweeps from a checkout"):
-        sweep.execute(runs, 1, 1)
+        execute(runs, 1, 1)
 
 
 def test_the_table_says_what_it_averages(tmp_path):
-    runs = sweep.plan(
-        sweep.parse_args([MASKCLIP, "--output", str(tmp_path), "--seeds", "0", "1", "2"])
-    )
+    runs = plan_runs(parse_args([MASKCLIP, "--output", str(tmp_path), "--seeds", "0", "1", "2"]))
     pretend(runs[0], {"hIoU": 10.0, "mIoU-U": 4.0}, torch="2.1", commit=None, version="0.1")
     pretend(runs[1], {"hIoU": 12.0, "mIoU-U": None}, torch="2.2", uncommitted_changes=None)
     pretend(runs[2], {"hIoU": 17.0, "mIoU-U": 6.0}, torch="2.1", uncommitted_changes=True)
-    markdown = sweep.write_tables(sweep.collect(runs), tmp_path)
+    markdown = write_tables(collect(runs), tmp_path)
     assert "5.0 ± 1.4 (2 of 3)" in markdown
     assert "commit unknown (version 0.1), x, x+ (" in markdown
     assert "torch 2.1 / 2.2" in markdown
@@ -285,11 +282,11 @@ def test_names_do_not_break_the_table(tmp_path):
     config = tmp_path / "a|b.yaml"
     config.write_text(f"_BASE_: {MASKCLIP}")
     output = tmp_path / "output"
-    args = sweep.parse_args([str(config), "--output", str(output), *PRETRAINED, "_x_", "*y*"])
-    runs = sweep.plan(args)
+    args = parse_args([str(config), "--output", str(output), *PRETRAINED, "_x_", "*y*"])
+    runs = plan_runs(args)
     for run in runs:
         pretend(run, {"hIoU": 1.0})
-    markdown = sweep.write_tables(sweep.collect(runs), output)
+    markdown = write_tables(collect(runs), output)
     assert "a\\|b" in markdown
     assert "\\_x\\_" in markdown
     assert "\\*y\\*" in markdown
@@ -299,10 +296,10 @@ def test_names_do_not_break_the_table(tmp_path):
 def test_a_sweep_runs_once_and_a_failure_names_its_log(toy_voc, tmp_path, capsys):
     opts = ("--opts", "SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "0", "DATALOADER.NUM_WORKERS")
     command = [str(TINY_CONFIG), "--output", str(tmp_path), *opts, "0"]
-    assert sweep.main(command) == 0
+    assert main(command) == 0
     first = capsys.readouterr().out
     assert "[1/1] ldvc_voc_tiny_cpu seed 0" in first
-    assert sweep.main(command) == 0
+    assert main(command) == 0
     assert "1 of 1 runs are already finished" in capsys.readouterr().out
 
     bad = [
@@ -314,7 +311,7 @@ def test_a_sweep_runs_once_and_a_failure_names_its_log(toy_voc, tmp_path, capsys
         "MODEL.WEIGHTS",
         "no.pth",
     ]
-    assert sweep.main(bad) == 1
+    assert main(bad) == 1
     captured = capsys.readouterr()
     assert "failed: checkpoint no.pth does not exist" in captured.out
     assert "1 of 1 runs failed, see" in captured.err

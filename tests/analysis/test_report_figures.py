@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from zss_d2.analysis import figures
-from zss_d2.analysis.drawing import png
+from zss_d2.analysis.drawing import encode
+from zss_d2.analysis.report import figures
 
 NAMES = ["$x^2$", r"$\frac$", "_a", "100 %", "a|b"]
 
@@ -17,7 +17,7 @@ def test_bars_name_every_class_and_run():
     runs = ["_first", "$second$"]
     values = {run: np.arange(5.0) for run in runs}
     figure = figures.class_bars(values, NAMES, [4], figures.run_colours(runs))
-    png(figure, dpi=40)
+    encode(figure, dpi=40)
     ticks = shown(figure.axes[0].get_yticklabels())
     assert ticks == ["a|b (unseen)", "100 %", "_a", r"$\frac$", "$x^2$"]
     assert shown(figure.legends[0].get_texts()) == runs
@@ -25,7 +25,7 @@ def test_bars_name_every_class_and_run():
 
 def test_a_heat_map_names_every_class():
     figure = figures.confusion_map(np.eye(5), NAMES, [4], r"$\frac$/_a")
-    png(figure, dpi=40)
+    encode(figure, dpi=40)
     axis = figure.axes[0]
     assert shown(axis.get_xticklabels()) == shown(axis.get_yticklabels()) == NAMES
     assert axis.get_title() == r"$\frac$/_a"
@@ -36,7 +36,7 @@ def test_curves_name_every_run_and_keep_the_exponents_of_their_axis():
     curves = {run: ([1, 2], [0.01, 1000.0]) for run in runs}
     panels = {r"zss_$\frac$_val hIoU": curves}
     figure = figures.training_curves(curves, panels, figures.run_colours(runs))
-    png(figure, dpi=40)
+    encode(figure, dpi=40)
     assert shown(figure.axes[0].get_legend().get_texts()) == runs
     assert figure.axes[1].get_title() == r"zss_$\frac$_val hIoU (%)"
     assert figure.axes[0].get_yticklabels()[0].get_parse_math()

@@ -16,9 +16,10 @@ import pytest
 
 from tests.analysis.sweep.pretended import TRAIN_NET, alive, begun, prepare
 from tests.conftest import ROOT, TINY_CONFIG
-from zss_d2.analysis.sweep import run as sweep_run
+from zss_d2.analysis.commands.sweep import main, parse_args
+from zss_d2.analysis.sweep import runner
 from zss_d2.analysis.sweep import slots as sweep_slots
-from zss_d2.analysis.sweep import sweep
+from zss_d2.analysis.sweep.plan import plan_runs
 
 PATIENCE_S = 60
 
@@ -27,9 +28,9 @@ PATIENCE_S = 60
 def output(tmp_path, monkeypatch) -> Path:
     script = tmp_path / "train_net.py"
     script.write_text(TRAIN_NET)
-    monkeypatch.setattr(sweep_run, "TRAIN_NET", script)
-    monkeypatch.setattr(sweep_run, "LAST_SECONDS", 0.5)
-    monkeypatch.setattr(sweep_run, "SAME_SIGNAL_S", 0.0)
+    monkeypatch.setattr(runner, "TRAIN_NET", script)
+    monkeypatch.setattr(runner, "LAST_SECONDS", 0.5)
+    monkeypatch.setattr(runner, "SAME_SIGNAL_S", 0.0)
     # Two jobs have a core each, also where there is only one.
     cores = (sorted(os.sched_getaffinity(0)) * 2)[:2]
     monkeypatch.setattr(sweep_slots, "cpu_cores", lambda: cores)
@@ -40,7 +41,7 @@ def command(output: Path, *fates: str, more: tuple[str, ...] = ()) -> list[str]:
     """The command of a sweep over as many seeds, whose runs will end so."""
     seeds = map(str, range(len(fates)))
     arguments = [str(TINY_CONFIG), "--output", str(output), "--seeds", *seeds, *more]
-    for run, fate in zip(sweep.plan(sweep.parse_args(arguments)), fates, strict=True):
+    for run, fate in zip(plan_runs(parse_args(arguments)), fates, strict=True):
         prepare(run, fate, hiou=10.0 + run.seed)
     return arguments
 
@@ -58,7 +59,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(output, capsys):
     arguments = command(output, "0", "no <b>memory</b> | left", "0")
-    assert sweep.main(arguments) == 1
+    assert main(arguments) == 1
     captured = capsys.readouterr()
     log = folder(output, 1) / "console.txt"
     assert captured.err == (
@@ -80,7 +81,7 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(output, capsys
     ]
 
     (folder(output, 1) / "fate").write_text("0")
-    assert sweep.main(arguments) == 0
+    assert main(arguments) == 0
     assert "2 of 3 runs are already finished" in capsys.readouterr().out
     assert [len(begun(folder(output, seed))) for seed in range(3)] == [1, 2, 1]
     assert log.read_text().count("--config-file") == 2  # the first log is kept
@@ -90,9 +91,9 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(output, capsys
 
 
 def test_a_sweep_into_the_folder_keeps_what_has_failed_in_the_table(output, capsys):
-    assert sweep.main(command(output, "0", "broken")) == 1
+    assert main(command(output, "0", "broken")) == 1
     prepared = command(output, "0")
-    assert sweep.main(prepared) == 0
+    assert main(prepared) == 0
     assert "| ldvc_voc_tiny_cpu/seed1 | broken |" in (output / "table.md").read_text()
 
 
@@ -101,7 +102,7 @@ def test_a_sweep_into_the_folder_keeps_what_has_failed_in_the_table(output, caps
     [("kill", "killed by SIGKILL"), ("nothing", "it has left no results")],
 )
 def test_however_a_run_fails_it_is_said(output, capsys, fate, reason):
-    assert sweep.main(command(output, fate)) == 1
+    assert main(command(output, fate)) == 1
     assert reason in (output / "table.md").read_text()
     assert "No run is finished." in (output / "table.md").read_text()
 
@@ -110,14 +111,14 @@ def test_a_folder_that_cannot_be_made_is_a_failure_of_its_run(output, capsys):
     arguments = command(output, "0", "0")
     folder(output, 0).rename(output / "elsewhere")
     folder(output, 0).write_text("a file")
-    assert sweep.main(arguments) == 1
+    assert main(arguments) == 1
     assert f"seed0: File exists (see {folder(output, 0)}" in capsys.readouterr().out
     assert (folder(output, 1) / "results.json").is_file()
 
 
 def test_runs_at_once_have_cores_of_their_own(output, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert sweep.main(command(output, "0", "0", "0", more=("--jobs", "2"))) == 0
+    assert main(command(output, "0", "0", "0", more=("--jobs", "2"))) == 0
     assert "2 runs at once: 1 CPU core; 1 CPU core" in capsys.readouterr().out
     for seed in range(3):
         ((cores, gpus, threads, _),) = begun(folder(output, seed))
@@ -128,7 +129,7 @@ def test_runs_at_once_have_cores_of_their_own(output, capsys, monkeypatch):
 
 def test_a_single_run_gets_everything(output, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert sweep.main(command(output, "0")) == 0
+    assert main(command(output, "0")) == 0
     ((cores, _, threads, _),) = begun(folder(output, 0))
     assert cores == sorted(os.sched_getaffinity(0))
     assert threads == "7"
@@ -141,7 +142,7 @@ def send(*signals: int, when: Callable[[], bool]) -> threading.Thread:
         wait_for(when)
         for signum in signals:
             os.kill(os.getpid(), signum)
-            time.sleep(3 * sweep_run.POLL_S)
+            time.sleep(3 * runner.POLL_S)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -154,7 +155,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(output, capsys, signum)
     running = [folder(output, seed) for seed in range(2)]
     sender = send(signum, when=lambda: all((path / "ready").is_file() for path in running))
     handler = signal.getsignal(signum)
-    assert sweep.main(arguments) == 128 + signum
+    assert main(arguments) == 128 + signum
     sender.join()
     assert signal.getsignal(signum) is handler
     name = signal.Signals(signum).name
@@ -169,7 +170,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(output, capsys, signum)
 
     for path in running:
         (path / "fate").write_text("0")
-    assert sweep.main(arguments) == 0
+    assert main(arguments) == 0
     assert "| 3      | 11.0 ± 1.0 |" in (output / "table.md").read_text()
 
 
@@ -177,14 +178,14 @@ def test_a_second_signal_kills(output, capsys):
     arguments = command(output, "stubborn", "0")
     path = folder(output, 0)
     sender = send(signal.SIGINT, signal.SIGINT, when=(path / "ready").is_file)
-    assert sweep.main(arguments) == 130
+    assert main(arguments) == 130
     sender.join()
     assert not alive(path)
     assert not (folder(output, 1) / "begun").exists()
 
 
 def test_what_a_failed_run_leaves_running_is_ended(output, capsys):
-    assert sweep.main(command(output, "child")) == 1
+    assert main(command(output, "child")) == 1
     assert "a child is left" in (output / "table.md").read_text()
     assert not alive(folder(output, 0))
 
@@ -198,8 +199,8 @@ def test_a_sweep_that_cannot_print_any_more_ends_its_runs(output, monkeypatch):
             wait_for((folder(output, 1) / "ready").is_file)
             raise BrokenPipeError
 
-    monkeypatch.setattr(sweep_run, "_say", say)
-    assert sweep.main(arguments) == 141
+    monkeypatch.setattr(runner, "_say", say)
+    assert main(arguments) == 141
     assert not alive(folder(output, 0))
     assert not alive(folder(output, 1))
 
@@ -208,9 +209,9 @@ def test_a_sweep_that_cannot_print_any_more_ends_its_runs(output, monkeypatch):
 def test_runs_end_with_a_sweep_that_is_killed(output, tmp_path):
     arguments = command(output, "wait")
     program = (
-        "import sys, pathlib; from zss_d2.analysis.sweep import run, sweep; "
-        f"run.TRAIN_NET = pathlib.Path({str(tmp_path / 'train_net.py')!r}); "
-        "sys.exit(sweep.main(sys.argv[1:]))"
+        "import sys, pathlib; from zss_d2 import cli; from zss_d2.analysis.sweep import runner; "
+        f"runner.TRAIN_NET = pathlib.Path({str(tmp_path / 'train_net.py')!r}); "
+        "sys.exit(cli.main(['sweep', *sys.argv[1:]]))"
     )
     started = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT)
     wait_for((folder(output, 0) / "ready").is_file)
