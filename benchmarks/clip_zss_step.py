@@ -43,7 +43,7 @@ class KnownTokens(nn.Module):
 
 def random_batch(model: nn.Module, size: int, batch: int) -> list[dict]:
     """Images with three vertical stripes: two seen classes and nothing."""
-    seen = torch.tensor([model.classes.index(name) for name in model.train_classes])
+    seen = torch.tensor([model.classes.index(name) for name in model.labelled_classes])
     items = []
     for _ in range(batch):
         ids = seen[torch.randint(len(seen), (2,))].tolist()

@@ -26,7 +26,7 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
 from zss_d2.evaluation import ZeroShotSemSegEvaluator
-from zss_d2.modeling.inference.pipeline import argmax_labels
+from zss_d2.modeling.inference import argmax_labels
 
 NAME = "benchmark_evaluator"
 BLOCK_PX = 16

@@ -174,6 +174,44 @@ def test_labels_of_classes_that_count_as_unseen_are_said(make_cfg, tmp_path, cap
     assert "trained with labels of 5 classes that are unseen here" in caplog.text
 
 
+def identity_of(model: nn.Module, folder: Path, **changes: object) -> str:
+    """A checkpoint of the model that says something else of itself; None: nothing at all."""
+    identity = model.identity() | changes
+    identity = {key: value for key, value in identity.items() if value is not None}
+    path = folder / "changed.pth"
+    torch.save({"model": model.state_dict(), "identity": identity}, path)
+    return str(path)
+
+
+def test_names_without_labels_are_no_leak_of_labels_but_said(make_cfg, tmp_path, caplog):
+    """A transductive checkpoint, tested as an inductive one."""
+    model = build_model(make_cfg())
+    loaded(make_cfg(), identity_of(model, tmp_path, train_classes=list(model.classes)))
+    assert "with the names, though not the labels, of 5 classes that are unseen" in caplog.text
+    assert "trained with labels" not in caplog.text
+
+
+def test_labels_of_a_transductive_checkpoint_count_as_hidden(make_cfg, tmp_path):
+    model = build_model(make_cfg())
+    path = identity_of(model, tmp_path, train_classes=list(model.classes))
+    with pytest.raises(ZssError, match="without labels of 5 classes"):
+        loaded(make_cfg("ZERO_SHOT.SETTING", "supervised"), path).require_setting()
+
+
+def test_a_checkpoint_from_before_labelled_classes_is_read_as_it_was_meant(
+    make_cfg, tmp_path, caplog
+):
+    seen, everything = (
+        build_model(make_cfg("ZERO_SHOT.SETTING", setting))
+        for setting in ("inductive", "supervised")
+    )
+    other = loaded(make_cfg(), identity_of(seen, tmp_path, labelled_classes=None))
+    assert "unseen here" not in caplog.text
+    assert other.identity()["origins"] == []  # it is the very run that goes on
+    loaded(make_cfg(), identity_of(everything, tmp_path, labelled_classes=None))
+    assert "trained with labels of 5 classes that are unseen here" in caplog.text
+
+
 def trained_on(cfg: CfgNode, path: str, folder: Path) -> str:
     """A checkpoint of a run that starts from another one."""
     model = build_model(cfg)
@@ -229,7 +267,9 @@ def test_an_inductive_checkpoint_is_not_tested_as_a_supervised_one(make_cfg, tmp
     assert evaluated(path, *supervised) == (path, None)
 
 
-@pytest.mark.parametrize("key", ["origins", "settings", "train_classes", "clip"])
+@pytest.mark.parametrize(
+    "key", ["origins", "settings", "train_classes", "labelled_classes", "clip"]
+)
 def test_a_damaged_identity_is_an_error(make_cfg, tmp_path, key):
     model = build_model(make_cfg())
     identity = model.identity() | {key: 5}

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zss_d2.errors import ZssError
-from zss_d2.modeling.inference.pipeline import InferenceProtocol, LabelsOnly
+from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 CLASSES = ("sky", "dog", "grass", "cat")
@@ -41,6 +41,7 @@ def model(cls: type[ChannelModel] = ChannelModel, **changes) -> ChannelModel:
         "size_divisibility": 4,
         "classes": CLASSES,
         "train_classes": SEEN,
+        "labelled_classes": SEEN,
         "ignore_label": IGNORE,
     }
     return cls(**settings | changes)
@@ -74,6 +75,43 @@ def test_a_label_of_an_unseen_class_never_reaches_a_loss(label, name):
     with pytest.raises(ZssError, match=rf"b.jpg: labels \[{label}\] \({name}.*2 of 4 classes"):
         net(batch)
     assert not hasattr(net, "seen_targets")
+
+
+def transductive(**changes) -> ChannelModel:
+    """The names of unseen classes are in the losses, their labels are not."""
+    return model(**{"train_classes": ("cat", "grass", "dog", "sky")} | changes)
+
+
+def test_labels_of_labelled_classes_are_indices_into_the_names_of_the_losses():
+    net = transductive().train()
+    net([item(2, 4, sem_seg=torch.tensor([[1, 2, IGNORE, 1], [2, 2, 1, IGNORE]]))])
+    assert net.seen_targets[0, :2].tolist() == [[2, 1, IGNORE, 2], [1, 1, 2, IGNORE]]
+
+
+@pytest.mark.parametrize(("label", "name"), [(0, "sky"), (3, "cat")])
+def test_a_name_in_the_losses_does_not_let_its_labels_in(label, name):
+    net = transductive().train()
+    with pytest.raises(ZssError, match=rf"labels \[{label}\] \({name}\).*covers 2 of 4 classes"):
+        net([item(4, 4, sem_seg=torch.full((4, 4), label))])
+    assert not hasattr(net, "seen_targets")
+
+
+def test_the_seen_bias_is_of_the_classes_with_labels():
+    example, bias = item(8, 8), InferenceProtocol(seen_bias=0.25)
+    expected = model(protocol=bias).eval()([example])[0]["sem_seg"]
+    assert torch.equal(transductive(protocol=bias).eval()([example])[0]["sem_seg"], expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labelled_classes": ("dog", "cat")}, "labelled_classes has 'cat', .* train_classes"),
+        ({"train_classes": (*SEEN, "cow")}, "train_classes has 'cow', .* not among classes"),
+    ],
+)
+def test_classes_that_do_not_fit_together_are_refused(changes, message):
+    with pytest.raises(ZssError, match=message):
+        model(**changes)
 
 
 def test_results_have_the_original_size_and_one_map_per_class():

@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torch import Tensor
 
-from zss_d2.data.files.images import read_mask
+from zss_d2.data.files.encoding import MaskEncoding
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import (
     ImageCounts,
@@ -30,10 +30,10 @@ from zss_d2.evaluation.counts import (
     sparse,
     write_counts,
 )
-from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarize
+from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarise
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
 from zss_d2.evaluation.results import check_dataset_name
-from zss_d2.modeling.inference.pipeline import NAN_REMEDY, argmax_labels
+from zss_d2.modeling.inference import NanScoresError, argmax_labels
 from zss_d2.utils.text import one_line
 from zss_d2.utils.writing import write_atomic
 
@@ -78,7 +78,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         self._unseen_names: Sequence[str] = metadata.unseen_classes
         self._thing_names: Sequence[str] = metadata.get("thing_classes", ())
-        self._mask_remedy: str = metadata.get("mask_remedy", "correct the mask")
+        self._encoding = MaskEncoding.of(metadata)
         self._raw_ids = raw_ids(metadata)
         # Read by encode_json_sem_seg.
         self._contiguous_id_to_dataset_id = dict(enumerate(self._raw_ids.tolist()))
@@ -116,8 +116,8 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
                 )
             try:
                 labels = argmax_labels(scores)
-            except ValueError as error:
-                raise ZssError(f"{file_name}: {error}; {NAN_REMEDY}") from error
+            except NanScoresError as error:
+                raise ZssError(f"{file_name}: {error}") from error
             self._count(item, labels)
             self._done.append(file_name)
             if self._write_predictions != "none":
@@ -126,11 +126,11 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
     def _count(self, item: Mapping[str, Any], labels: Tensor) -> None:
         truth_file = self.input_file_to_gt_file[item["file_name"]]
         # A copy, as torch wants to be able to write to it.
-        truth = torch.from_numpy(read_mask(truth_file).copy())
+        truth = torch.from_numpy(self._encoding.read(truth_file).copy())
         try:
             counts = confusion_matrix(labels, truth, self._num_classes, self._ignore_label)
         except ValueError as error:
-            raise ZssError(f"{truth_file}: {error}; {self._mask_remedy}") from error
+            raise ZssError(f"{truth_file}: {error}; {self._encoding.remedy}") from error
         self._confusion = counts if self._confusion is None else self._confusion.add_(counts)
         if self._per_image:
             self._images.append(sparse(image_key(item), counts.cpu().numpy()))
@@ -163,7 +163,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             raise ZssError(f"{self._dataset_name}: no labelled pixel was evaluated")
         if self._output_dir:
             self._write(confusion, chain.from_iterable(images), chain.from_iterable(predictions))
-        metrics = summarize(confusion, self._class_names, self._unseen_names, self._thing_names)
+        metrics = summarise(confusion, self._class_names, self._unseen_names, self._thing_names)
         heading = " | ".join(filter(None, (self._dataset_name, self._protocol)))
         logger.info("%s\n%s", heading, format_table(metrics, self._unseen_names))
         return OrderedDict(sem_seg=metrics)

@@ -23,23 +23,32 @@ class Identified(nn.Module):
 
     relies_on: ClassVar[tuple[str, ...]] = ()
     """Keys of the config that weights rely on without showing it in their shapes."""
-    origin: ClassVar[tuple[str, ...]] = ("classes", "train_classes")
+    origin: ClassVar[tuple[str, ...]] = ("classes", "train_classes", "labelled_classes")
     """What of its `identity` a checkpoint goes on to tell when others are trained from it."""
 
     def __init__(
         self,
         classes: Sequence[str],
         train_classes: Sequence[str],
+        labelled_classes: Sequence[str],
         settings: Mapping[str, Any] | None = None,
     ):
         """
         Args:
-            classes, train_classes: see `ZeroShotSegmentor`.
+            classes, train_classes, labelled_classes: see `ZeroShotSegmentor`.
             settings: values of `relies_on`.
+
+        Raises:
+            ZssError: labelled classes that are no training classes, or these no classes.
         """
         super().__init__()
         self.classes = tuple(classes)
         self.train_classes = tuple(train_classes)
+        self.labelled_classes = tuple(labelled_classes)
+        _require_within("train_classes", self.train_classes, "classes", self.classes)
+        _require_within(
+            "labelled_classes", self.labelled_classes, "train_classes", self.train_classes
+        )
         self._settings = dict(settings or {})
         # What the loaded weights were trained on, and classes whose labels were hidden from them.
         self._origins: list[dict[str, Any]] = []
@@ -57,6 +66,7 @@ class Identified(nn.Module):
             "method": type(self).__name__,
             "classes": list(self.classes),
             "train_classes": list(self.train_classes),
+            "labelled_classes": list(self.labelled_classes),
             "settings": self.settings(),
             "origins": self._origins,
         }
@@ -82,13 +92,21 @@ class Identified(nn.Module):
                     "The checkpoint was trained with %s %s, here it is %s", key, value, own[key]
                 )
         ancestors = lineage(identity)
-        trained = {name for origin in ancestors for name in origin.get("train_classes", ())}
-        leaked = [n for n in self.classes if n in trained and n not in self.train_classes]
+        trained = {name for x in ancestors for name in x.get("labelled_classes", ())}
+        names = {name for x in ancestors for name in x.get("train_classes", ())} - trained
+        leaked = [n for n in self.classes if n in trained and n not in self.labelled_classes]
         if leaked:
             logger.warning(
                 "The checkpoint was trained with labels of %d classes that are unseen here, such "
                 "as %r: mIoU-U and hIoU are no zero-shot scores",
                 *(len(leaked), leaked[0]),
+            )
+        named = [n for n in self.classes if n in names and n not in self.train_classes]
+        if named:
+            logger.warning(
+                "The checkpoint was trained with the names, though not the labels, of %d classes "
+                "that are unseen here, such as %r: its scores are transductive, not inductive",
+                *(len(named), named[0]),
             )
         told = [{key: x[key] for key in self.origin if key in x} for x in ancestors]
         if {} in told[:-1]:
@@ -107,7 +125,7 @@ class Identified(nn.Module):
 
         That is, as ``ZERO_SHOT.SETTING`` supervised, trained without labels of some classes.
         """
-        if self._hidden and self.train_classes == self.classes:
+        if self._hidden and self.labelled_classes == self.classes:
             raise ZssError(
                 "ZERO_SHOT.SETTING is supervised, but the checkpoint was trained without labels of "
                 f"{len(self._hidden)} classes, such as {min(self._hidden)!r}; set it to inductive, "
@@ -116,5 +134,16 @@ class Identified(nn.Module):
 
 
 def lineage(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a checkpoint and those that it was trained from say of themselves, the oldest first."""
-    return [*identity.get("origins", ()), identity]
+    """What a checkpoint and those that it was trained from say of themselves, the oldest first.
+
+    Those that do not tell labelled classes from training classes had labels of all of them.
+    """
+    said = [*identity.get("origins", ()), identity]
+    return [
+        {"labelled_classes": x["train_classes"], **x} if "train_classes" in x else x for x in said
+    ]
+
+
+def _require_within(name: str, some: Sequence[str], of: str, everything: Sequence[str]) -> None:
+    if strange := [x for x in some if x not in everything]:
+        raise ZssError(f"{name} has {strange[0]!r}, which is not among {of}; leave it out")

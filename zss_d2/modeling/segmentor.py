@@ -1,15 +1,14 @@
-"""What all methods share: normalise -> pad -> losses | scores -> original size."""
+"""What all methods share: normalised images in, losses or logits out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,19 +16,7 @@ from torch.nn import functional as F
 from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 from zss_d2.modeling.identity import Identified
-from zss_d2.modeling.inference.pipeline import (
-    NAN_REMEDY,
-    InferenceProtocol,
-    LabelsOnly,
-    Piece,
-    ScoreFunction,
-    argmax_labels,
-    resize_rows,
-    resized_pieces,
-    row_slices,
-    slide,
-    slide_pieces,
-)
+from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly, NanScoresError, segment
 from zss_d2.modeling.precision import network_precision, single_precision, to_single
 
 logger = logging.getLogger(__name__)
@@ -62,6 +49,7 @@ class ZeroShotSegmentor(Identified):
         size_divisibility: int,
         classes: Sequence[str],
         train_classes: Sequence[str],
+        labelled_classes: Sequence[str],
         ignore_label: int,
         train_size: Sequence[int] = (0, 0),
         protocol: InferenceProtocol | None = None,
@@ -73,7 +61,10 @@ class ZeroShotSegmentor(Identified):
             pixel_mean, pixel_std: RGB, 0..255.
             size_divisibility: images are padded to multiples of it, px.
             classes: all class names of the training data set, in the order of its label ids.
-            train_classes: those whose labels may be used; in the inductive setting the seen ones.
+            train_classes: those whose names may be in the losses; in the inductive setting the seen
+                ones.
+            labelled_classes: those of them whose labels may be in the losses. Others are for a
+                transductive method, which knows the names of unseen classes but not their labels.
             ignore_label: label of pixels without a usable class.
             train_size: least (height, width) of training images, px; smaller ones are padded.
             protocol: how the scores of a test image are made; None: in one plain pass.
@@ -81,8 +72,12 @@ class ZeroShotSegmentor(Identified):
                 or of an autocast around the model, such as AMP. `losses` and scores are in single
                 precision either way.
             settings: values of `relies_on`.
+
+        Raises:
+            ZssError: a class with labels that is not among the names, or a name that the data set
+                lacks.
         """
-        super().__init__(classes, train_classes, settings)
+        super().__init__(classes, train_classes, labelled_classes, settings)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
@@ -108,11 +103,13 @@ class ZeroShotSegmentor(Identified):
         metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         require_one_vocabulary(cfg.DATASETS.TRAIN)
         inductive, crop = cfg.ZERO_SHOT.SETTING == "inductive", cfg.INPUT.CROP
+        trained = metadata.seen_classes if inductive else metadata.stuff_classes
         return {
             "pixel_mean": cfg.MODEL.PIXEL_MEAN or pixel_mean,
             "pixel_std": cfg.MODEL.PIXEL_STD or pixel_std,
             "classes": metadata.stuff_classes,
-            "train_classes": metadata.seen_classes if inductive else metadata.stuff_classes,
+            "train_classes": trained,
+            "labelled_classes": trained,
             "ignore_label": metadata.ignore_label,
             "train_size": crop.SIZE if crop.ENABLED and crop.PAD else (0, 0),
             "protocol": InferenceProtocol.from_config(cfg),
@@ -169,114 +166,32 @@ class ZeroShotSegmentor(Identified):
         """RGB in 0..255, (3, H, W) -> what the network takes, on its device."""
         return (image.to(self.device) - self.pixel_mean) / self.pixel_std
 
+    def logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
+        """Normalised images (B, 3, H, W) of any size -> logits (B, K, h, w), single precision.
+
+        They cover the images padded at the right and bottom to `padded_size`.
+        """
+        with network_precision(self.device, self.autocast):
+            return self.class_logits(self._pad(list(images)), class_names).float()
+
     def activate(self, logits: Tensor) -> Tensor:
         """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself; may work in place.
 
         By default every class is its own yes-or-no."""
         return logits.sigmoid_()
 
-    def scores(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
-        """Normalised, unpadded images (B, 3, H, W) -> scores (B, K, H, W) in 0..1."""
-        logits = self._logits(images, class_names)
-        height, width = images.shape[-2:]
-        upsampled = self.upsample(logits, self.padded_size(images))
-        return self.activate(upsampled[..., :height, :width])
-
-    @staticmethod
-    def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
-        """Resize logits (B, K, h, w) bilinearly to ``size`` (H, W)."""
-        return F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False)
-
-    def _logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
-        """Unpadded images (B, 3, H, W) -> logits of the padded ones, in single precision."""
-        with network_precision(self.device, self.autocast):
-            return self.class_logits(self._pad(list(images)), class_names).float()
-
     def _segment(self, item: Mapping[str, Any]) -> Tensor | LabelsOnly:
-        names = item.get("vocabulary", self.classes)
-        image = self.normalise(item["image"])[None]
-        size = tuple(image.shape[-2:])
-        target = item.get("height", size[0]), item.get("width", size[1])
-        bias = self._bias(names)
-        if len(names) * target[0] * target[1] <= self.protocol.max_scores:
-            scores = _to_size(self._mean_over_scales(image, names), target)
-            return scores if bias is None else scores - bias
-        if target == size and self.protocol.scales == (1.0,):
-            pieces = self._pieces(image, names)
-        else:
-            pieces = resized_pieces(self._mean_over_scales(image, names), target)
-        labels = torch.empty(target, dtype=torch.int32, device=self.device)
+        image, names = self.normalise(item["image"]), item.get("vocabulary", self.classes)
+        size = item.get("height", image.shape[1]), item.get("width", image.shape[2])
         try:
-            for rows, columns, scores in pieces:
-                labels[rows, columns] = argmax_labels(scores if bias is None else scores - bias)
-        except ValueError as error:
-            raise ZssError(f"{item.get('file_name', 'an image')}: {error}; {NAN_REMEDY}") from error
-        return LabelsOnly(labels, len(names))
+            return segment(self, image, names, size, self.protocol)
+        except NanScoresError as error:
+            raise ZssError(f"{item.get('file_name', 'an image')}: {error}") from error
 
-    def _bias(self, class_names: Sequence[str]) -> Tensor | None:
-        """What is subtracted from the scores of each class, (K, 1, 1); None: nothing."""
-        if self.protocol.seen_bias == 0:
-            return None
-        trained = [name in self.train_classes for name in class_names]
-        return self.protocol.seen_bias * self.pixel_mean.new_tensor(trained).view(-1, 1, 1)
-
-    def _mean_over_scales(self, image: Tensor, class_names: Sequence[str]) -> Tensor:
-        """Normalised image (1, 3, h, w) -> scores (K, h, w)."""
-        size = tuple(image.shape[-2:])
-        scales = self.protocol.scales
-        total = None
-        for scale in scales:
-            scores = self._dense_scores(
-                _rescale(image, scale, self.protocol.antialias), class_names
-            )
-            scores = _to_size(scores, size)
-            total = scores if total is None else total.add_(scores)
-        return total / len(scales) if len(scales) > 1 else total
-
-    def _dense_scores(self, image: Tensor, class_names: Sequence[str]) -> Tensor:
-        """Normalised image (1, 3, h, w) -> scores (K, h, w), at once."""
-        test, score = self.protocol, self._score_function(class_names)
-        if test.slide_crop is None:
-            return score(image)[0]
-        return slide(score, image, test.slide_crop, test.slide_stride, test.slide_batch)[0]
-
-    def _pieces(self, image: Tensor, class_names: Sequence[str]) -> Iterator[Piece]:
-        """`_dense_scores` in pieces that tile the image."""
-        test = self.protocol
-        if test.slide_crop is None:
-            return self._row_pieces(image, class_names)
-        score = self._score_function(class_names)
-        return slide_pieces(score, image, test.slide_crop, test.slide_stride, test.slide_batch)
-
-    def _score_function(self, class_names: Sequence[str]) -> ScoreFunction:
-        """`scores`, where asked averaged with those of the mirrored images."""
-
-        def score(images: Tensor) -> Tensor:
-            scores = self.scores(images, class_names)
-            if not self.protocol.flip:
-                return scores
-            return (scores + self.scores(images.flip(-1), class_names).flip(-1)) / 2
-
-        return score
-
-    def _row_pieces(self, image: Tensor, class_names: Sequence[str]) -> Iterator[Piece]:
-        """One pass over the whole image (two with flip), enlarged some rows at a time."""
-        height, width = image.shape[-2:]
-        views = (image, image.flip(-1)) if self.protocol.flip else (image,)
-        logits = [self._logits(view, class_names) for view in views]
-        padded = self.padded_size(image)
-        for rows in row_slices(height):
-            parts = [
-                self.activate(resize_rows(x, padded, rows.start, rows.stop)[..., :width])
-                for x in logits
-            ]
-            if self.protocol.flip:
-                parts = [(parts[0] + parts[1].flip(-1)) / 2]
-            yield rows, slice(0, width), parts[0][0]
-
-    def padded_size(self, images: Tensor) -> list[int]:
-        """Height and width that images (..., H, W) have once padded."""
-        return [side + -side % self.size_divisibility for side in images.shape[-2:]]
+    def padded_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width that images of ``size`` (H, W) have once padded."""
+        height, width = (side + -side % self.size_divisibility for side in size)
+        return height, width
 
     def _enlarge(self, x: Tensor, value: float) -> Tensor:
         """Pad (..., H, W) at the right and bottom to `train_size`."""
@@ -291,13 +206,14 @@ class ZeroShotSegmentor(Identified):
     def _build_train_id_lut(self) -> Tensor:
         """Label id -> index into `train_classes`; -1 where training must never see the id.
 
-        The last entry stands for all ids out of range.
+        That is, of a class whose labels are not to be used. The last entry stands for all ids out
+        of range.
         """
         size = max(len(self.classes), self.ignore_label + 1)
         lut = torch.full((size + 1,), -1)
         lut[self.ignore_label] = self.ignore_label
-        for index, name in enumerate(self.train_classes):
-            lut[self.classes.index(name)] = index
+        for name in self.labelled_classes:
+            lut[self.classes.index(name)] = self.train_classes.index(name)
         return lut
 
     def _targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Tensor:
@@ -343,20 +259,6 @@ class ZeroShotSegmentor(Identified):
         names = [self.classes[i] if 0 <= i < len(self.classes) else "no class" for i in ids]
         raise ZssError(
             f"{item.get('file_name', 'a training image')}: labels {ids} ({', '.join(names)}) must "
-            f"not reach training, which covers {len(self.train_classes)} of {len(self.classes)} "
+            f"not reach training, which covers {len(self.labelled_classes)} of {len(self.classes)} "
             "classes; hide them in the mapper or set ZERO_SHOT.SETTING supervised"
         )
-
-
-def _to_size(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scores (K, h, w) at another size; the same ones where it is no other."""
-    present = tuple(scores.shape[-2:])
-    return scores if present == size else sem_seg_postprocess(scores, present, *size)
-
-
-def _rescale(image: Tensor, scale: float, antialias: bool) -> Tensor:
-    """Image (1, 3, H, W) at ``scale`` times its size."""
-    if scale == 1:
-        return image
-    size = [max(1, round(scale * side)) for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bilinear", antialias=antialias)

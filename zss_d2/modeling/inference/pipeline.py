@@ -1,256 +1,193 @@
-"""Whole-image and sliding-window inference, and the label of every pixel, in bounded memory.
+"""The one path from a normalised image to scores, or labels, of the size that is asked for.
 
-Score maps of many classes at the size of a photo are the largest thing that inference holds: 171
-classes at 4000 x 3000 px are 8 GB. Functions here therefore give such maps in pieces.
+    image -> scaled -> windows -> batches through the network, mirrored too -> windows averaged
+          -> scales averaged -> resized -> less the seen bias -> scores, or their argmax
+
+Score maps of many classes at the size of an image from a camera are the largest thing that
+inference holds: 171 classes at 4000 x 3000 px are 8 GB. Above ``protocol.max_scores`` they are
+therefore made in pieces that tile the result, of which only the labels are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise, product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol
 
-import numpy as np
 import torch
-from detectron2.config import CfgNode
 from torch import Tensor
-from torch.nn import functional as F
 
-ScoreFunction = Callable[[Tensor], Tensor]
-# Where a piece lies (rows, columns) and its scores (K, rows, columns).
-Piece = tuple[slice, slice, Tensor]
-
-# Rows of a large map that are made at a time.
-ROWS_AT_ONCE = 64
-# So many pixels that scores of one class, the best ones so far and their labels stay in the cache.
-TILE_PX = 32768
-NAN_REMEDY = "the weights are damaged or SOLVER.AMP overflowed; test an earlier checkpoint"
-
-
-@dataclass(frozen=True)
-class InferenceProtocol:
-    """How scores are made from an image; every field changes results, but for the last two.
-
-    Args:
-        slide_crop, slide_stride: sliding windows, px of the resized image; None: whole image.
-        flip: average with the scores of the mirrored image.
-        scales: factors on the resized image, whose scores are averaged.
-        antialias: when the image is scaled by them.
-        seen_bias: subtracted from the scores of the classes that were trained.
-        slide_batch: windows that go through the network at once.
-        max_scores: numbers in a score map (K, H, W) above which only its labels are made.
-    """
-
-    slide_crop: int | None = None
-    slide_stride: int | None = None
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    antialias: bool = True
-    seen_bias: float = 0.0
-    slide_batch: int = 1
-    max_scores: int = 1 << 26
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> InferenceProtocol:
-        """What ``cfg.TEST`` says."""
-        sliding = cfg.TEST.SLIDE.ENABLED
-        return cls(
-            slide_crop=cfg.TEST.SLIDE.CROP if sliding else None,
-            slide_stride=cfg.TEST.SLIDE.STRIDE if sliding else None,
-            flip=cfg.TEST.FLIP,
-            scales=tuple(cfg.TEST.SCALES),
-            antialias=cfg.INPUT.ANTIALIAS,
-            seen_bias=cfg.TEST.SEEN_BIAS,
-            slide_batch=cfg.TEST.SLIDE.BATCH,
-            max_scores=cfg.TEST.MAX_SCORES_MIB * 2**20 // 4,
-        )
+from zss_d2.modeling.inference.argmax import LabelsOnly, argmax_labels
+from zss_d2.modeling.inference.protocol import InferenceProtocol
+from zss_d2.modeling.inference.resize import (
+    rescale,
+    resize_rows,
+    resize_scores,
+    row_slices,
+    upsample,
+)
+from zss_d2.modeling.inference.windows import Piece, Windows
 
 
-def window_starts(size: int, crop: int, stride: int) -> list[int]:
-    """Starts of windows of ``crop`` px that cover ``size`` px; the last one ends at the border."""
-    last = max(size - crop, 0)
-    return [*range(0, last, stride), last]
+class Network(Protocol):
+    """What the pipeline asks of a model; it knows neither windows nor scales nor scores' sizes."""
+
+    labelled_classes: Sequence[str]
+    """Names of the classes that the seen bias is subtracted from."""
+
+    def logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
+        """Normalised images (B, 3, H, W) of any size -> logits (B, K, h, w), single precision.
+
+        They cover the images padded at the right and bottom to `padded_size`.
+        """
+
+    def padded_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width that images of ``size`` (H, W) have once padded."""
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself; may work in place."""
 
 
-def slide(score: ScoreFunction, image: Tensor, crop: int, stride: int, batch: int = 1) -> Tensor:
-    """Average the scores of overlapping windows.
+def segment(
+    network: Network,
+    image: Tensor,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    protocol: InferenceProtocol,
+) -> Tensor | LabelsOnly:
+    """Segment one image into the named classes.
 
     Args:
-        score: (B, 3, h, w) -> (B, K, h, w).
-        image: (1, 3, H, W).
-        crop: window side, px; a smaller image is one window.
-        stride: step, px.
-        batch: windows given to ``score`` at once.
+        network: a `ZeroShotSegmentor`, say.
+        image: (3, H, W), normalised.
+        class_names: K of them.
+        size: height and width of the result.
 
     Returns:
-        (1, K, H, W), each pixel the mean over the windows that hold it.
-    """
-    whole = None
-    for rows, columns, scores in slide_pieces(score, image, crop, stride, batch):
-        if scores.shape[1:] == image.shape[2:]:
-            return scores[None]
-        if whole is None:
-            whole = scores.new_empty(1, len(scores), *image.shape[-2:])
-        whole[..., rows, columns] = scores
-    return whole
-
-
-def slide_pieces(
-    score: ScoreFunction, image: Tensor, crop: int, stride: int, batch: int = 1
-) -> Iterator[Piece]:
-    """What `slide` returns, in pieces that tile the image; arguments as there.
-
-    A piece is given as soon as no later window reaches it. Held at a time are a batch of windows
-    and what one row of windows shares with the next.
-    """
-    height, width = image.shape[-2:]
-    tops, lefts = window_starts(height, crop, stride), window_starts(width, crop, stride)
-    if len(tops) == len(lefts) == 1:
-        yield slice(0, height), slice(0, width), score(image)[0]
-        return
-    windows = _window_scores(score, image, crop, list(product(tops, lefts)), batch)
-    row_counts = _coverage(tops, crop, height).to(image.device)
-    column_counts = _coverage(lefts, crop, width).to(image.device)
-    above = None  # sums (K, rows shared with the windows above, W)
-    for top, next_top in pairwise([*tops, height]):
-        rows = next_top - top
-        below = before = None  # before: sums (K, h, columns shared with the window before)
-        for left, next_left in pairwise([*lefts, width]):
-            columns = next_left - left
-            total = next(windows)
-            known = 0
-            if before is not None:
-                known = before.shape[2]
-                total[..., :known] += before
-            if above is not None:
-                total[:, : above.shape[1], known:] += above[
-                    ..., left + known : left + total.shape[2]
-                ]
-            if rows < total.shape[1]:
-                if below is None:
-                    below = total.new_empty(len(total), total.shape[1] - rows, width)
-                below[..., left:next_left] = total[:, rows:, :columns]
-            before = total[..., columns:]
-            count = row_counts[top:next_top, None] * column_counts[left:next_left]
-            yield slice(top, next_top), slice(left, next_left), total[:, :rows, :columns] / count
-        above = below
-
-
-def _window_scores(
-    score: ScoreFunction, image: Tensor, crop: int, corners: list[tuple[int, int]], batch: int
-) -> Iterator[Tensor]:
-    """Scores (K, h, w) of the windows with these upper left corners; the caller may change them."""
-    for first in range(0, len(corners), batch):
-        views = [image[..., y : y + crop, x : x + crop] for y, x in corners[first : first + batch]]
-        for scores in score(torch.cat(views)).unbind():
-            yield scores.clone()
-
-
-def _coverage(starts: list[int], crop: int, size: int) -> Tensor:
-    """How many windows hold each of ``size`` positions."""
-    counts = torch.zeros(size, dtype=torch.int64)
-    for start in starts:
-        counts[start : start + crop] += 1
-    return counts
-
-
-def resize_rows(scores: Tensor, size: tuple[int, int], start: int, stop: int) -> Tensor:
-    """Rows ``start`` to ``stop`` of maps (B, K, h, w) resized bilinearly to ``size`` (H, W).
-
-    Equals that part of ``interpolate(scores, size, mode="bilinear")`` up to rounding.
-    """
-    height = scores.shape[-2]
-    position = torch.arange(start, stop, device=scores.device, dtype=torch.float32)
-    position = ((position + 0.5) * (height / size[0]) - 0.5).clamp(min=0)
-    upper = position.long().clamp(max=height - 1)
-    lower = (upper + 1).clamp(max=height - 1)
-    weight = (position - upper).to(scores.dtype)[:, None]
-    rows = scores[..., upper, :] * (1 - weight) + scores[..., lower, :] * weight
-    return F.interpolate(rows, (stop - start, size[1]), mode="bilinear", align_corners=False)
-
-
-def row_slices(height: int) -> Iterator[slice]:
-    """Slices of `ROWS_AT_ONCE` rows that cover ``height`` rows."""
-    for start in range(0, height, ROWS_AT_ONCE):
-        yield slice(start, min(start + ROWS_AT_ONCE, height))
-
-
-def resized_pieces(scores: Tensor, size: tuple[int, int]) -> Iterator[Piece]:
-    """Scores (K, h, w) resized bilinearly to ``size`` (H, W), in pieces that tile the result."""
-    for rows in row_slices(size[0]):
-        yield rows, slice(0, size[1]), resize_rows(scores[None], size, rows.start, rows.stop)[0]
-
-
-def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
-    """The class with the highest score; of equal ones the first.
-
-    Args:
-        scores: (K, H, W).
-
-    Returns:
-        (H, W) on the same device, uint8 or, for more than 256 classes, int32.
+        scores (K, height, width) in 0..1, less the seen bias; `LabelsOnly` if they would be more
+        numbers than ``protocol.max_scores``.
 
     Raises:
-        ValueError: a score is NaN.
+        NanScoresError: scores that only labels are wanted of are NaN.
     """
-    if isinstance(scores, LabelsOnly):
-        return scores.labels
-    few = len(scores) <= 256
-    if scores.device.type != "cpu":
-        best, labels = scores.max(dim=0)
-        _refuse_nan(bool(best.isnan().any()))
-        return labels.to(torch.uint8 if few else torch.int32)
-    # On a CPU, torch.argmax over the first dimension jumps through memory; class by class over a
-    # tile that stays in the cache is several times as fast.
-    flat = scores.detach().reshape(len(scores), -1)
-    labels = np.zeros(flat.shape[1], np.uint8 if few else np.int32)
-    for first in range(0, flat.shape[1], TILE_PX):
-        tile = flat[:, first : first + TILE_PX]
-        if tile.dtype not in (torch.float32, torch.float64):
-            tile = tile.float()
-        _label_tile(tile.numpy(), labels[first : first + TILE_PX])
-    return torch.from_numpy(labels).view(scores.shape[1:])
+    in_pieces = len(class_names) * size[0] * size[1] > protocol.max_scores
+    pieces = _score_pieces(network, image, class_names, size, protocol, in_pieces)
+    if protocol.seen_bias:
+        seen = image.new_tensor([name in network.labelled_classes for name in class_names])
+        bias = protocol.seen_bias * seen.view(-1, 1, 1)
+        pieces = ((rows, columns, scores - bias) for rows, columns, scores in pieces)
+    if not in_pieces:
+        return _joined(pieces, size)
+    labels = torch.empty(size, dtype=torch.int32, device=image.device)
+    for rows, columns, scores in pieces:
+        labels[rows, columns] = argmax_labels(scores)
+    return LabelsOnly(labels, len(class_names))
 
 
-def _label_tile(scores: np.ndarray, labels: np.ndarray) -> None:
-    """Index of the largest of the scores (K, N) into ``labels`` (N,), which are zero."""
-    best = scores[0].copy()
-    better = np.empty(best.shape, bool)
-    as_number = better.view(np.uint8)
-    candidate = np.empty_like(labels)
-    for index in range(1, len(scores)):
-        np.greater(scores[index], best, out=better)
-        np.maximum(best, scores[index], out=best)
-        # Later indices are larger, so the maximum of the candidates is the last better one.
-        np.multiply(as_number, labels.dtype.type(index), out=candidate)
-        np.maximum(labels, candidate, out=labels)
-    _refuse_nan(bool(np.isnan(best).any()))
+def _score_pieces(
+    network: Network,
+    image: Tensor,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    protocol: InferenceProtocol,
+    in_pieces: bool,
+) -> Iterator[Piece]:
+    """Scores of an image (3, H, W) at ``size``, of all scales; ``in_pieces``: never as a whole."""
+    present = tuple(image.shape[-2:])
+    if present == size and protocol.scales == (1.0,):
+        yield from _dense_pieces(network, image, class_names, protocol, in_pieces)
+        return
+    # Held as a whole, at the size of the image.
+    total = None
+    for scale in protocol.scales:
+        view = rescale(image, scale, protocol.antialias)
+        pieces = _dense_pieces(network, view, class_names, protocol, in_pieces=False)
+        scores = resize_scores(_joined(pieces, tuple(view.shape[-2:])), present)
+        total = scores if total is None else total.add_(scores)
+    if len(protocol.scales) > 1:
+        total = total / len(protocol.scales)
+    if not in_pieces:
+        yield slice(0, size[0]), slice(0, size[1]), resize_scores(total, size)
+        return
+    for rows in row_slices(size[0]):
+        yield rows, slice(0, size[1]), resize_rows(total[None], size, rows)[0]
 
 
-def _refuse_nan(found: bool) -> None:
-    if found:
-        raise ValueError("the scores hold NaN, so no class is the best one")
+def _dense_pieces(
+    network: Network,
+    image: Tensor,
+    class_names: Sequence[str],
+    protocol: InferenceProtocol,
+    in_pieces: bool,
+) -> Iterator[Piece]:
+    """Scores of an image (3, H, W) at its own size, at one scale."""
+    size = tuple(image.shape[-2:])
+    if protocol.slide_crop is None and in_pieces:
+        # The network's coarse logits are few; they are enlarged some rows at a time.
+        logits = _view_logits(network, image[None], class_names, protocol.flip)
+        for rows in row_slices(size[0]):
+            yield rows, slice(0, size[1]), _scores(network, logits, size, rows)[0]
+        return
+    crop = protocol.slide_crop or max(size)
+    windows = Windows(size, crop, protocol.slide_stride or crop)
+    yield from windows.average(
+        window_scores(network, windows.cut(image), class_names, protocol.flip, protocol.slide_batch)
+    )
 
 
-class LabelsOnly:
-    """Stands for scores (K, H, W) that would be too large: knows their shape and their argmax."""
+def window_scores(
+    network: Network,
+    windows: Iterable[Tensor],
+    class_names: Sequence[str],
+    flip: bool,
+    batch: int,
+) -> Iterator[Tensor]:
+    """Scores (K, h, w) of windows (3, h, w) of one size, in their order, ``batch`` at a time.
 
-    def __init__(self, labels: Tensor, num_classes: int):
-        """
-        Args:
-            labels: (H, W), the best class of every pixel.
-            num_classes: K.
-        """
-        self.labels = labels
-        self.shape = torch.Size((num_classes, *labels.shape))
-        self.device = labels.device
+    They need not be of one image; windows of the next one are read only as they are needed.
+    """
+    windows = iter(windows)
+    while group := list(islice(windows, batch)):
+        images = torch.stack(group)
+        logits = _view_logits(network, images, class_names, flip)
+        yield from _scores(network, logits, tuple(images.shape[-2:])).unbind()
 
-    def argmax(self, dim: int = 0) -> Tensor:
-        """Labels (H, W), int64 as of a tensor.
 
-        Raises:
-            ValueError: another dimension than the classes'.
-        """
-        if dim not in (0, -3):
-            raise ValueError(f"only the argmax over classes (dim 0) is known, not over dim {dim}")
-        return self.labels.long()
+def _view_logits(
+    network: Network, images: Tensor, class_names: Sequence[str], flip: bool
+) -> list[Tensor]:
+    """Logits of images (B, 3, H, W) and, with ``flip``, of the mirrored ones."""
+    views = (images, images.flip(-1)) if flip else (images,)
+    return [network.logits(view, class_names) for view in views]
+
+
+def _scores(
+    network: Network, logits: Sequence[Tensor], size: tuple[int, int], rows: slice | None = None
+) -> Tensor:
+    """`_view_logits` of images of ``size`` (H, W) -> scores (B, K, H, W), the mean of the views.
+
+    Args:
+        rows: make these alone.
+    """
+    padded = network.padded_size(size)
+    scores = []
+    for view in logits:
+        large = upsample(view, padded) if rows is None else resize_rows(view, padded, rows)
+        # Without the padding, which single rows have at the right only.
+        scores.append(network.activate(large[..., : size[0], : size[1]]))
+    if len(scores) == 1:
+        return scores[0]
+    plain, mirrored = scores
+    return (plain + mirrored.flip(-1)) / 2
+
+
+def _joined(pieces: Iterator[Piece], size: tuple[int, int]) -> Tensor:
+    """Scores (K, H, W) of pieces that tile them."""
+    whole = None
+    for rows, columns, scores in pieces:
+        if tuple(scores.shape[1:]) == size:
+            return scores
+        if whole is None:
+            whole = scores.new_empty(len(scores), *size)
+        whole[:, rows, columns] = scores
+    return whole

@@ -1,0 +1,92 @@
+"""The path from an image to scores, on a network that is no segmentor."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly, segment
+from zss_d2.modeling.inference.pipeline import window_scores
+
+NAMES = ("red", "green", "blue")
+
+
+class Channels:
+    """A class for every colour; counts what it is given."""
+
+    labelled_classes = ("green",)
+
+    def __init__(self):
+        self.batches: list[tuple[int, ...]] = []
+
+    def logits(self, images, class_names):
+        self.batches.append(tuple(images.shape))
+        height, width = self.padded_size(images.shape[-2:])
+        padded = torch.nn.functional.pad(
+            images, (0, width - images.shape[-1], 0, height - images.shape[-2])
+        )
+        return torch.nn.functional.avg_pool2d(padded, 4)[:, : len(class_names)]
+
+    def padded_size(self, size):
+        return tuple(side + -side % 4 for side in size)
+
+    def activate(self, logits):
+        return logits.sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "batches"),
+    [
+        ({}, [(1, 3, 20, 30)]),
+        ({"flip": True}, [(1, 3, 20, 30)] * 2),
+        ({"scales": (0.5, 1.0)}, [(1, 3, 10, 15), (1, 3, 20, 30)]),
+        # 2 x 3 windows, of which 4 and then 2 go through the network together.
+        ({"slide_crop": 16, "slide_stride": 8, "slide_batch": 4}, [(4, 3, 16, 16), (2, 3, 16, 16)]),
+        ({"slide_crop": 40, "slide_stride": 8, "slide_batch": 4}, [(1, 3, 20, 30)]),
+    ],
+)
+@pytest.mark.parametrize("max_scores", [0, 1 << 20])
+def test_what_goes_through_the_network(protocol, batches, max_scores):
+    network = Channels()
+    settings = InferenceProtocol(**protocol, max_scores=max_scores)
+    result = segment(network, torch.randn(3, 20, 30), NAMES, (40, 60), settings)
+    assert result.shape == (3, 40, 60)
+    assert isinstance(result, LabelsOnly) == (max_scores == 0)
+    assert network.batches == batches
+
+
+def test_the_bias_lowers_the_classes_with_labels():
+    image = torch.randn(3, 8, 8)
+    plain = segment(Channels(), image, NAMES, (8, 8), InferenceProtocol())
+    biased = segment(Channels(), image, NAMES, (8, 8), InferenceProtocol(seen_bias=0.25))
+    expected = torch.tensor([0.0, 0.25, 0.0]).view(3, 1, 1).expand_as(plain)
+    torch.testing.assert_close(plain - biased, expected)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (80, 60)])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("crop", [None, 24])
+def test_labels_in_pieces_are_those_of_the_scores(size, flip, crop):
+    protocol = InferenceProtocol(flip=flip, slide_crop=crop, slide_stride=16, seen_bias=0.05)
+    image = torch.randn(3, 37, 53)
+    scores = segment(Channels(), image, NAMES, size, protocol)
+    labels = segment(Channels(), image, NAMES, size, replace(protocol, max_scores=0))
+    assert torch.equal(labels.argmax(), scores.argmax(dim=0))
+
+
+def test_windows_of_several_images_can_share_a_batch():
+    images = torch.randn(5, 3, 12, 8)
+    network = Channels()
+    together = list(window_scores(network, iter(images), NAMES, flip=True, batch=3))
+    assert [shape[0] for shape in network.batches] == [3, 3, 2, 2]
+    for image, scores in zip(images, together, strict=True):
+        alone = segment(Channels(), image, NAMES, (12, 8), InferenceProtocol(flip=True))
+        torch.testing.assert_close(scores, alone)
+
+
+def test_windows_are_cut_as_they_are_needed():
+    read = []
+    windows = (read.append(i) or torch.zeros(3, 4, 4) for i in range(6))
+    scores = window_scores(Channels(), windows, NAMES, flip=False, batch=2)
+    next(scores)
+    assert read == [0, 1]

@@ -1,0 +1,95 @@
+"""The label of every pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# So many pixels that scores of one class, the best ones so far and their labels stay in the cache.
+TILE_PX = 32768
+
+
+class NanScoresError(ValueError):
+    """Scores that are not a number, so that no class is the best one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the scores hold NaN, so no class is the best one; the weights are damaged or "
+            "SOLVER.AMP overflowed; test an earlier checkpoint"
+        )
+
+
+class LabelsOnly:
+    """Stands for scores (K, H, W) that would be too large: knows their shape and their argmax."""
+
+    def __init__(self, labels: Tensor, num_classes: int):
+        """
+        Args:
+            labels: (H, W), the best class of every pixel.
+            num_classes: K.
+        """
+        self.labels = labels
+        self.shape = torch.Size((num_classes, *labels.shape))
+        self.device = labels.device
+
+    def argmax(self, dim: int = 0) -> Tensor:
+        """Labels (H, W), int64 as of a tensor.
+
+        Raises:
+            ValueError: another dimension than the classes'.
+        """
+        if dim not in (0, -3):
+            raise ValueError(f"only the argmax over classes (dim 0) is known, not over dim {dim}")
+        return self.labels.long()
+
+
+def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
+    """The class with the highest score; of equal ones the first.
+
+    Args:
+        scores: (K, H, W).
+
+    Returns:
+        (H, W) on the same device, uint8 or, for more than 256 classes, int32.
+
+    Raises:
+        NanScoresError: a score is NaN.
+    """
+    if isinstance(scores, LabelsOnly):
+        return scores.labels
+    few = len(scores) <= 256
+    if scores.device.type != "cpu":
+        best, labels = scores.max(dim=0)
+        _refuse_nan(bool(best.isnan().any()))
+        return labels.to(torch.uint8 if few else torch.int32)
+    # On a CPU, torch.argmax over the first dimension jumps through memory; class by class over a
+    # tile that stays in the cache is several times as fast.
+    flat = scores.detach().reshape(len(scores), -1)
+    labels = np.zeros(flat.shape[1], np.uint8 if few else np.int32)
+    for first in range(0, flat.shape[1], TILE_PX):
+        tile = flat[:, first : first + TILE_PX]
+        if tile.dtype not in (torch.float32, torch.float64):
+            tile = tile.float()
+        _label_tile(tile.numpy(), labels[first : first + TILE_PX])
+    return torch.from_numpy(labels).view(scores.shape[1:])
+
+
+def _label_tile(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Index of the largest of the scores (K, N) into ``labels`` (N,), which are zero."""
+    best = scores[0].copy()
+    better = np.empty(best.shape, bool)
+    as_number = better.view(np.uint8)
+    candidate = np.empty_like(labels)
+    for index in range(1, len(scores)):
+        np.greater(scores[index], best, out=better)
+        np.maximum(best, scores[index], out=best)
+        # Later indices are larger, so the maximum of the candidates is the last better one.
+        np.multiply(as_number, labels.dtype.type(index), out=candidate)
+        np.maximum(labels, candidate, out=labels)
+    _refuse_nan(bool(np.isnan(best).any()))
+
+
+def _refuse_nan(found: bool) -> None:
+    if found:
+        raise NanScoresError
