@@ -21,13 +21,13 @@ FOREIGN_SUFFIX = "_labelTrainIds"
 
 
 def coco_pairs(root: Path, folder: str, masks: str) -> list[Pair]:
-    """Pair the photos of ``folder`` (train2017, ...) with PNG maps or annotations.
+    """Pair the images of ``folder`` (train2017, ...) with PNG maps or annotations.
 
     Raises ZssError if a folder or an annotation file is missing.
     """
-    photos, maps = root / folder, root / "stuffthingmaps" / folder
+    images, maps = root / folder, root / "stuffthingmaps" / folder
     require_folder(
-        photos,
+        images,
         "let --coco-root name the COCO folder, or set DETECTRON2_DATASETS to the folder that "
         "holds coco (see datasets/README.md)",
     )
@@ -35,21 +35,21 @@ def coco_pairs(root: Path, folder: str, masks: str) -> list[Pair]:
         print(f"{folder}: masks from the annotation files, no PNG maps")
         annotations = root / "annotations"
         return json_pairs(
-            annotations / f"stuff_{folder}.json", annotations / f"instances_{folder}.json", photos
+            annotations / f"stuff_{folder}.json", annotations / f"instances_{folder}.json", images
         )
     require_folder(maps, "fetch stuffthingmaps_trainval2017.zip, or pass --masks json")
     masks_by_id = files_by_id(maps, (".png",))
-    ids = files_by_id(photos, IMAGE_SUFFIXES).keys() | {
+    ids = files_by_id(images, IMAGE_SUFFIXES).keys() | {
         image_id for image_id in masks_by_id if not image_id.endswith(FOREIGN_SUFFIX)
     }
-    return [Pair(i, photos / f"{i}.jpg", maps / f"{i}.png") for i in sorted(ids)]
+    return [Pair(i, images / f"{i}.jpg", maps / f"{i}.png") for i in sorted(ids)]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
-        "Read the photos of COCO 2017 and the PNG maps of COCO-Stuff, or, where these "
+        "Read the images of COCO 2017 and the PNG maps of COCO-Stuff, or, where these "
         "are missing, its annotation files, and write masks with the ids 0..170 (unlabelled: 255) "
-        "beside links to the photos. The originals are not changed. Running it again continues "
+        "beside links to the images. The originals are not changed. Running it again continues "
         "where it stopped. Exit status 2 and one line per bad file if something is wrong.",
         formatter_class=argparse.HelpFormatter,
     )

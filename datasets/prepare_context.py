@@ -24,12 +24,12 @@ ENCODINGS = (ORIGINAL, "png_alphabetical", "png_voc_first")
 
 def context_pairs(args: argparse.Namespace, split: str) -> list[Pair]:
     """Pair what the list of ``split`` names; raises ZssError if a folder or the list is missing."""
-    photos = args.voc_root / "JPEGImages"
-    require_folder(photos, "let --voc-root name the VOC2010 folder (see datasets/README.md)")
+    images = args.voc_root / "JPEGImages"
+    require_folder(images, "let --voc-root name the VOC2010 folder (see datasets/README.md)")
     require_folder(args.masks, "let --masks name the folder of .mat or .png masks")
-    ids = read_id_list(getattr(args, f"{split}_list"), photos)
+    ids = read_id_list(getattr(args, f"{split}_list"), images)
     suffix, read = (".mat", read_matlab_mask) if args.encoding == ORIGINAL else (".png", read_mask)
-    return [Pair(i, photos / f"{i}.jpg", args.masks / f"{i}{suffix}", read) for i in ids]
+    return [Pair(i, images / f"{i}.jpg", args.masks / f"{i}{suffix}", read) for i in ids]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,8 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     benchmark = choice.parse_known_args(argv)[0].benchmark
     parser = Parser(
-        "Read the photos of VOC 2010, the masks and lists of PASCAL Context, and write "
-        "masks with train ids (void: 255) beside links to the photos. The originals are not "
+        "Read the images of VOC 2010, the masks and lists of PASCAL Context, and write "
+        "masks with train ids (void: 255) beside links to the images. The originals are not "
         "changed. Running it again continues where it stopped. Exit status 2 and one line per bad "
         "file if something is wrong.",
         parents=[choice],

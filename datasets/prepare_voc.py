@@ -25,16 +25,16 @@ def voc_pairs(root: Path, list_name: str, masks: str) -> list[Pair]:
                 f"{root / folder}: no such folder; let --voc-root name the VOC2012 folder, or set "
                 "DETECTRON2_DATASETS to the folder that holds it (see datasets/README.md)"
             )
-    photos = root / "JPEGImages"
+    images = root / "JPEGImages"
     file = f"{list_name.removesuffix('.txt')}.txt"
-    ids = read_id_list(root / "ImageSets" / "Segmentation" / file, photos)
-    return [Pair(i, photos / f"{i}.jpg", root / masks / f"{i}.png") for i in ids]
+    ids = read_id_list(root / "ImageSets" / "Segmentation" / file, images)
+    return [Pair(i, images / f"{i}.jpg", root / masks / f"{i}.png") for i in ids]
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
-        "Read the photos, masks and lists of VOC 2012, and write masks with the ids "
-        "0..19 (background and void: 255) beside links to the photos. The originals are not "
+        "Read the images, masks and lists of VOC 2012, and write masks with the ids "
+        "0..19 (background and void: 255) beside links to the images. The originals are not "
         "changed. Running it again continues where it stopped. Exit status 2 and one line per bad "
         "file if something is wrong.",
         formatter_class=argparse.HelpFormatter,

@@ -16,7 +16,7 @@ from zss_d2.analysis.comparison import choose, load_models
 from zss_d2.analysis.lettering import class_labels, drawn_title, style
 from zss_d2.analysis.names import short_names
 from zss_d2.data.files.encoding import read_labels
-from zss_d2.data.files.images import read_photo
+from zss_d2.data.files.images import read_image
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.errors import ZssError
 from zss_d2.modeling.inference.resize import upsample
@@ -79,7 +79,7 @@ def draw(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figu
     rows = []  # image, outline, class, a map per run
     for record in choose(DatasetCatalog.get(dataset), number, metadata):
         mask = read_labels(record["sem_seg_file_name"], metadata)
-        image = read_photo(record["file_name"])
+        image = read_image(record["file_name"])
         maps = [attention_maps(cfg, model, record, mask.shape) for cfg, model in models]
         for index in filter(lambda x: x is not None, (largest(mask, ids) for ids in groups)):
             rows.append((image, mask == index, index, [x[index] for x in maps]))

@@ -16,7 +16,7 @@ from zss_d2.analysis.comparison import choose, load_models
 from zss_d2.analysis.drawing import label_picture
 from zss_d2.analysis.names import short_names
 from zss_d2.data.files.encoding import read_labels
-from zss_d2.data.files.images import read_photo
+from zss_d2.data.files.images import read_image
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.modeling.inference import argmax_labels
 
@@ -47,5 +47,5 @@ def draw(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figu
     columns = [("ground truth", truth)]
     for name, (cfg, model) in zip(short_names(folders), models, strict=True):
         columns.append((name, predict(cfg, model, records)))
-    images = [read_photo(record["file_name"]) for record in records]
+    images = [read_image(record["file_name"]) for record in records]
     return label_picture(images, columns, metadata.stuff_classes, metadata.unseen_classes)

@@ -27,7 +27,7 @@ from zss_d2.config.rules import flatten
 from zss_d2.data.pipeline.loader import build_train_loader
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.data.pipeline.stream import ResumableLoader
-from zss_d2.data.pipeline.worker_signals import UndisturbedLoader
+from zss_d2.data.pipeline.workers import UndisturbedLoader
 from zss_d2.engine import optimizer as optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.hooks import (

@@ -13,7 +13,7 @@ import pytest
 from detectron2.utils import logger as d2_logger
 from PIL import Image
 
-from zss_d2.data.files.images import image_size, read_mask, read_pair, read_photo
+from zss_d2.data.files.images import image_size, read_image, read_mask, read_pair
 from zss_d2.data.files.listing import files_by_id
 from zss_d2.data.prepare.convert import Job, Pair, is_current
 from zss_d2.errors import ZssError
@@ -56,7 +56,7 @@ def pgm(path: Path, array: np.ndarray, largest: int) -> Path:
     ids=["png", "tiff", "big-endian tiff", "pgm"],
 )
 def test_16_bit_grey_keeps_its_range(tmp_path, write):
-    photo = read_photo(write(tmp_path))
+    photo = read_image(write(tmp_path))
     assert photo.dtype == np.uint8
     assert np.array_equal(photo, np.stack([NARROW] * 3, axis=-1))
 
@@ -66,14 +66,14 @@ def test_16_bit_rgb_keeps_its_range(tmp_path):
     path = tmp_path / "rgb.png"
     cv2.imwrite(str(path), rgb[..., ::-1])
     # Pillow takes the upper byte.
-    assert np.abs(read_photo(path) - rgb / 257).max() < 1
+    assert np.abs(read_image(path) - rgb / 257).max() < 1
 
 
 def test_16_bit_grey_is_turned_as_its_exif_data_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = save(tmp_path / "turned.png", WIDE, exif=exif)
-    assert np.array_equal(read_photo(path)[..., 0], np.rot90(NARROW, -1))
+    assert np.array_equal(read_image(path)[..., 0], np.rot90(NARROW, -1))
 
 
 GREY = np.array([[0, 60, 255], [130, 200, 7]], np.uint8)
@@ -98,38 +98,38 @@ def test_8_bit_modes_are_read_as_the_colours_they_hold(tmp_path, mode, expected)
     picture.convert(mode).save(path)
     assert Image.open(path).mode == mode
     rgb = expected if expected.ndim == 3 else np.stack([expected] * 3, axis=-1)
-    assert np.array_equal(read_photo(path), rgb)
+    assert np.array_equal(read_image(path), rgb)
 
 
 def test_cmyk_is_converted(tmp_path):
     colours = np.full((16, 16, 3), (200, 60, 20), np.uint8)
     path = save(tmp_path / "cmyk.jpg", colours, "CMYK", quality=100)
     assert Image.open(path).mode == "CMYK"
-    assert np.abs(read_photo(path).astype(int) - colours).max() <= 3
+    assert np.abs(read_image(path).astype(int) - colours).max() <= 3
 
 
 def test_transparency_is_dropped_not_blended(tmp_path):
     clear = np.dstack([COLOURS, np.zeros_like(GREY)])
-    assert np.array_equal(read_photo(save(tmp_path / "rgba.png", clear)), COLOURS)
+    assert np.array_equal(read_image(save(tmp_path / "rgba.png", clear)), COLOURS)
     path = save(tmp_path / "palette.png", GREY, "P", transparency=130)
-    assert np.array_equal(read_photo(path)[..., 0], GREY)
+    assert np.array_equal(read_image(path)[..., 0], GREY)
 
 
 @pytest.mark.parametrize(
     ("array", "mode"), [(WIDE.astype(np.int32) - 5, "I"), (WIDE.astype(np.float32), "F")]
 )
 def test_pixels_of_unknown_range_are_refused(tmp_path, array, mode):
-    message = error(read_photo, save(tmp_path / "odd.tif", array))
+    message = error(read_image, save(tmp_path / "odd.tif", array))
     assert f"mode '{mode}' (TIFF), whose range is unknown; use a copy with 8 bits" in message
 
 
 def test_a_wide_photo_that_is_nearly_black_is_announced(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(d2_logger, "log_first_n", lambda level, text: logging.log(level, text))
-    read_photo(save(tmp_path / "full.png", WIDE))
+    read_image(save(tmp_path / "full.png", WIDE))
     assert not caplog.text
     path = save(tmp_path / "camera.png", WIDE // 16)
-    assert read_photo(path).max() == 16
-    assert f"{path}: 16-bit photo without a value above 16 of 255" in caplog.text
+    assert read_image(path).max() == 16
+    assert f"{path}: 16-bit image without a value above 16 of 255" in caplog.text
 
 
 def packed_png(path: Path, labels: np.ndarray, bits: int) -> Path:

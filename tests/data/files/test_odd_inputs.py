@@ -21,6 +21,7 @@ from zss_d2.data.files import images as files
 from zss_d2.data.files.listing import Location, load_records
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.data.spec import registry
 from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.errors import ZssError
 
@@ -80,13 +81,13 @@ def test_turned_photos_are_pointed_out_where_sizes_do_not_tell(yard, run_check):
     save(photo_of(yard), np.zeros((96, 96, 3), np.uint8), exif=orientation(3))
     status, out, _ = run_check(yard)
     assert status == 0
-    assert "note: train: 1 photos, such as yard_1, are turned by their EXIF data" in out
+    assert "note: train: 1 images, such as yard_1, are turned by their EXIF data" in out
 
 
 def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path):
     path = save(tmp_path / "p.png", np.zeros((4, 8), np.uint8), format="TIFF", tiffinfo={274: 6})
     with pytest.raises(ZssError, match="image is a TIFF to be turned, .*; use a copy that is upri"):
-        files.read_photo(path)
+        files.read_image(path)
 
 
 # Depths.
@@ -100,18 +101,18 @@ def test_a_colour_photo_of_ten_bits_is_announced(yard, run_check, suffix, monkey
     other = yard.parent / f"wide.{suffix}"
     cv2.imwrite(str(other), ten_bits)
     shutil.copyfile(other, photo_of(yard))
-    assert files.read_photo(photo_of(yard)).max() == 3
+    assert files.read_image(photo_of(yard)).max() == 3
     assert len(lines) == 1
     assert (
-        f"{photo_of(yard)}: 16-bit photo without a value above 3 of 255, nearly black" in lines[0]
+        f"{photo_of(yard)}: 16-bit image without a value above 3 of 255, nearly black" in lines[0]
     )
     status, out, _ = run_check(yard)
     assert status == 0
-    assert "note: train: 1 photos, such as yard_1, are 16-bit and nearly black" in out
+    assert "note: train: 1 images, such as yard_1, are 16-bit and nearly black" in out
     cv2.imwrite(str(other), ten_bits * 64)
     shutil.copyfile(other, photo_of(yard))
     lines.clear()
-    assert files.read_photo(photo_of(yard)).max() == 255
+    assert files.read_image(photo_of(yard)).max() == 255
     assert lines == []
     assert "nearly black" not in run_check(yard)[1]
 
@@ -233,7 +234,7 @@ def test_files_that_are_links_to_themselves_are_as_good_as_missing(yard, run_che
     save(mask_of(yard, "yard_2"), GREY % 2)
     (line,) = run_check(yard)[2]
     assert "photos: no image, or a link to itself or a link to a file that is gone, for 1" in line
-    with pytest.raises(ZssError, match="the mask cannot be read .*; mend the file or link"):
+    with pytest.raises(ZssError, match="the mask cannot be read .*; fix the file or link"):
         files.read_mask(photo_of(yard))
 
 
@@ -264,7 +265,23 @@ def test_an_image_beyond_the_limit_is_told_the_limit_and_how_to_raise_it(
     monkeypatch.setenv("ZSS_MAX_IMAGE_PIXELS", "9216")
     assert run_check(yard)[0] == 0
     monkeypatch.setenv("ZSS_MAX_IMAGE_PIXELS", "many")
-    assert "ZSS_MAX_IMAGE_PIXELS is 'many'; set it to a number" in run_check(yard)[2][0]
+    (line,) = run_check(yard)[2]
+    assert "ZSS_MAX_IMAGE_PIXELS is 'many'; set it to a number" in line
+
+
+def test_images_in_folders_of_the_folder_are_pointed_out_once(yard, run_check, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(registry, "log_first_n", lambda level, text, key: lines.append(text))
+    text = yard.read_text()
+    for folder in ("more", ".cache"):
+        (yard.parent / "photos" / folder).mkdir()
+    assert "are not read" not in run_check(yard)[1]  # there is a list
+    yard.write_text(text.replace(", list: train.txt", ""))
+    note = f"{yard.parent / 'photos'}: images in its folders, 1 (more), are not read"
+    assert f"note: {note}" in run_check(yard)[1].splitlines()
+    register_custom([yard])
+    DatasetCatalog.get("zss_yard_train")
+    assert lines == [note]
 
 
 # Lists.

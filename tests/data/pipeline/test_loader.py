@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from zss_d2.data.pipeline import train_images
-from zss_d2.data.pipeline.loader import PackedRecords, build_train_loader, training_records
+from zss_d2.data.pipeline.loader import build_train_loader, images_digest, training_records
 from zss_d2.data.pipeline.train_images import classes_of, require_labels, without_unseen
 from zss_d2.data.spec.custom import register_custom
 from zss_d2.data.synthetic import toy_custom
@@ -43,17 +42,6 @@ def cfg(make_cfg, yard):
         *("DATASETS.TRAIN", ("zss_yard_train",), "SOLVER.IMS_PER_BATCH", 2),
         *("DATALOADER.NUM_WORKERS", 0),
     )
-
-
-def test_packed_records_are_the_records(yard):
-    packed = PackedRecords(yard)
-    assert len(packed) == 4
-    assert [packed[i] for i in range(4)] == yard
-    packed[1]["file_name"] = "changed"
-    assert packed[1] == yard[1]
-    with pytest.raises(IndexError):
-        packed[4]
-    assert len(pickle.dumps(packed)) < 2 * len(pickle.dumps(yard))
 
 
 def test_only_images_without_unseen_pixels(yard, cfg):
@@ -111,6 +99,7 @@ def test_batches_are_repeatable_and_of_the_asked_size(cfg):
     ]
     assert orders[0] == orders[1]
     assert len(orders[0]) == 8
+    assert build_train_loader(cfg).images == images_digest(training_records(cfg))
     (batch,) = itertools.islice(build_train_loader(cfg), 1)
     assert {"image", "sem_seg", "file_name", "height", "width"} <= batch[0].keys()
 

@@ -90,8 +90,11 @@ def test_palette_and_16_bit_masks_are_pointed_out(yard, run):
     Image.fromarray(wide).save(mask_of(yard, "yard_5"))
     status, out, _ = run(yard)
     assert status == 0
-    assert "note: train: 1 masks, such as yard_1, are palette PNGs" in out
-    assert "note: val: 1 masks, such as yard_5, are 16-bit PNGs" in out
+    assert (
+        "note: train: 1 masks, such as yard_1, have a palette: the palette indices are the class"
+        in out
+    )
+    assert "note: val: 1 masks, such as yard_5, hold 16 bits" in out
 
 
 def test_raw_masks_are_checked_through_their_map(yard, run, tmp_path):
@@ -234,9 +237,9 @@ def test_photos_that_are_read_in_another_way_than_elsewhere_are_pointed_out(yard
     Image.fromarray(np.full((96, 96, 4), 7, np.uint8)).save(photos / "yard_2.png")
     status, out, _ = run(yard)
     assert status == 0
-    assert "note: train: 1 photos, such as yard_0, are 16-bit grey: 0..65535 become 0..255" in out
-    assert "note: train: 1 photos, such as yard_1, are 16-bit and nearly black" in out
-    assert "note: train: 1 photos, such as yard_2, have transparency, which is dropped" in out
+    assert "note: train: 1 images, such as yard_0, are 16-bit grey: 0..65535 become 0..255" in out
+    assert "note: train: 1 images, such as yard_1, are 16-bit and nearly black" in out
+    assert "note: train: 1 images, such as yard_2, have transparency, which is dropped" in out
     Image.fromarray(levels.astype(np.float32)).save(photos / "yard_0.png", format="TIFF")
     status, _, errors = run(yard)
     assert status == 2

@@ -118,7 +118,7 @@ def test_every_bad_file_is_named_with_its_reason_and_the_rest_is_prepared(prepar
     assert "val: 5 prepared" in out
 
 
-def test_mending_the_bad_file_lets_a_second_run_finish(prepare, datasets):
+def test_fixing_the_bad_file_lets_a_second_run_finish(prepare, datasets):
     mask = _mask(datasets, "toy_val_0001")
     good = mask.read_bytes()
     mask.write_bytes(b"not a picture")

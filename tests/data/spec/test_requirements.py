@@ -29,7 +29,7 @@ def test_unknown_names_are_answered_with_a_similar_one_or_some(key, make_cfg):
     assert text.endswith("voc has zss_voc_train, zss_voc_val")
     text = message(make_cfg(key, ("cityscapes",)))
     assert "no data set 'cityscapes'; known: zss_coco_stuff_train, " in text
-    assert text.endswith(" more; data of your own also needs DATASETS.CUSTOM")
+    assert text.endswith(" more; a custom dataset also needs DATASETS.CUSTOM")
     assert "..." in message(make_cfg(key, ("zss_" + "x" * 296,)))
     require_known(make_cfg())
 
@@ -44,7 +44,10 @@ def test_data_sets_of_others_that_lack_facts_are_named(make_cfg):
     DatasetCatalog.register("theirs", list)
     try:
         cfg = make_cfg("DATASETS.TEST", ("theirs",))
-        assert "'theirs' does not say its stuff_classes; describe it as data" in message(cfg)
+        assert (
+            "'theirs' does not say its stuff_classes; describe it as a custom dataset"
+            in message(cfg)
+        )
         facts = {"stuff_classes": ["a", "b"], "seen_classes": ["a"], "unseen_classes": ["b"]}
         MetadataCatalog.get("theirs").set(**facts, ignore_label=255)
         require_datasets(cfg, train=False)  # where its files are is its own affair

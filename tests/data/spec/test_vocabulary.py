@@ -52,7 +52,7 @@ def test_the_first_difference_and_both_sets_are_named(classes, unseen, ignore_la
     text = message(require_equal, [FIRST, FIRST, other])
     assert text.startswith("DATASETS.TRAIN: zss_a_train and zss_b_train cannot be mixed: ")
     assert expected in text
-    assert "data of your own with the classes of the first" in text
+    assert "a custom dataset with the classes of the first" in text
 
 
 def test_registered_sets_are_compared_without_their_files(monkeypatch, tmp_path):
@@ -164,8 +164,8 @@ def test_photos_that_are_in_two_sets_are_pointed_out(yard, tmp_path, capsys):
         check(["--workers", "1", config(tmp_path, [yard, again], train, '("zss_again_val",)')]) == 0
     )
     out = capsys.readouterr().out
-    assert "zss_yard_train and zss_again_train share 4 photos, drawn as part of either" in out
-    assert "zss_again_val: 1 of 2 photos are also in zss_yard_train; scores on what was" in out
+    assert "zss_yard_train and zss_again_train share 4 images, drawn as part of either" in out
+    assert "zss_again_val: 1 of 2 images are also in zss_yard_train; scores on what was" in out
 
 
 def test_test_sets_bring_their_own_names_ids_and_void(yard, park, make_cfg):

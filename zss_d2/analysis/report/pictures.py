@@ -12,7 +12,7 @@ from zss_d2.analysis.drawing import label_picture
 from zss_d2.analysis.report.document import Block, Heading, Paragraph, drawn
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.data.files.encoding import read_labels
-from zss_d2.data.files.images import read_photo
+from zss_d2.data.files.images import read_image
 from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.bootstrap import contributions
@@ -98,7 +98,7 @@ def _read(
     for run in runs:
         files = (run.prediction_file(dataset, key) for key in keys)
         columns.append((run.name, [read_prediction(path, ids) for path in files]))
-    return [read_photo(record["file_name"]) for record in chosen], columns
+    return [read_image(record["file_name"]) for record in chosen], columns
 
 
 def choose_images(added: np.ndarray, number: int = PICTURES) -> list[tuple[int, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from zss_d2.data.files.mask_warnings import mask_doubt, raw_mode
+from zss_d2.data.files.mask_warnings import mask_warning, raw_mode
 from zss_d2.errors import ZssError
 from zss_d2.utils.writing import read_stamp
 
@@ -30,19 +30,19 @@ _DECODE_ERRORS = (
 # Pixels of 8 bits a channel or less, whose range Pillow's conversion to RGB keeps.
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
-# A 16-bit photo that stays below this level, of 255, is as good as black: it probably holds the 10
+# A 16-bit image that stays below this level, of 255, is as good as black: it probably holds the 10
 # or 12 bits of a camera.
 DARK_LEVEL = 32
 
-# What `photo_storage` says of photos whose range may be larger than what they use.
-WIDE_PHOTOS = frozenset({"16 bit grey", "16 bit colour"})
+# What `image_storage` says of images whose range may be larger than what they use.
+WIDE_IMAGES = frozenset({"16 bit grey", "16 bit colour"})
 
 # Pixels that an image may have; Pillow's own limit, a guard against files that unpack to fill the
 # memory, counts if it is unset.
 PIXEL_LIMIT = "ZSS_MAX_IMAGE_PIXELS"
 
 
-def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
+def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     """Read an image as (H, W, 3) uint8, upright as its EXIF data says.
 
     Grey is repeated; 16 bits, 0..65535, become 0..255; transparency is dropped, so that colours are
@@ -52,13 +52,13 @@ def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     for a TIFF to be turned.
     """
     # Loads torch, which commands that only list images or print their help do without.
-    from detectron2.data.detection_utils import read_image
+    from detectron2.data import detection_utils
     from detectron2.utils.logger import log_first_n
 
     try:
-        storage = photo_storage(path)
+        storage = image_storage(path)
         wide = "16 bit grey" in storage
-        image = read_image(str(path), format=None if wide else image_format)
+        image = detection_utils.read_image(str(path), format=None if wide else image_format)
     except _DECODE_ERRORS as error:
         raise ZssError(f"{path}: {_describe(error, 'image')}") from None
     if wide:
@@ -67,14 +67,14 @@ def read_photo(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     if is_dark(storage, image):
         log_first_n(
             logging.WARNING,
-            f"{path}: 16-bit photo without a value above {image.max()} of 255, nearly black; "
+            f"{path}: 16-bit image without a value above {image.max()} of 255, nearly black; "
             "if it holds fewer bits, train on copies that are stretched to the full range",
         )
     return image
 
 
-def photo_storage(path: str | Path) -> frozenset[str]:
-    """Say what is special about how the file stores its photo.
+def image_storage(path: str | Path) -> frozenset[str]:
+    """Say what is special about how the file stores its image.
 
     Of ``16 bit grey``, ``16 bit colour``, ``transparent`` and ``turned`` (by its EXIF data). Only
     the header is read. Raises ZssError for an image that need not be read as it was meant, and what
@@ -105,8 +105,8 @@ def photo_storage(path: str | Path) -> frozenset[str]:
 
 
 def is_dark(storage: frozenset[str], image: np.ndarray) -> bool:
-    """Whether an image (H, W, 3) of that `photo_storage` probably holds fewer bits than 16."""
-    return bool(storage & WIDE_PHOTOS) and image.max() < DARK_LEVEL
+    """Whether an image (H, W, 3) of that `image_storage` probably holds fewer bits than 16."""
+    return bool(storage & WIDE_IMAGES) and image.max() < DARK_LEVEL
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -119,19 +119,19 @@ def read_mask(path: str | Path) -> np.ndarray:
         with _open(path) as image:
             # A TIFF is turned as it is read, and then no longer says so.
             turned = image.format == "TIFF" and _orientation(image) in range(2, 9)
-            doubt = mask_doubt(image)
+            warning = mask_warning(image)
             mask = np.asarray(image)
             turned = turned or _orientation(image) in range(2, 9)
             is_webp = image.format == "WEBP"
     except _DECODE_ERRORS as error:
         raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
     if turned:
-        doubt = doubt or (
+        warning = warning or (
             "mask is to be turned by its EXIF data, which programs that draw masks seldom mean; "
             "use a copy that is upright without it"
         )
-    if doubt:
-        raise ZssError(f"{path}: {doubt}")
+    if warning:
+        raise ZssError(f"{path}: {warning}")
     # WebP knows no grey.
     if is_webp and mask.shape[2:] == (3,) and (mask == mask[..., :1]).all():
         mask = mask[..., 0]
@@ -153,10 +153,10 @@ def read_pair(
 
     Raises ZssError also where sizes disagree.
     """
-    image, mask = read_photo(image_path, image_format), read(mask_path)
+    image, mask = read_image(image_path, image_format), read(mask_path)
     if mask.shape != image.shape[:2]:
         remedy = "give a mask of that size"
-        if mask.shape == image.shape[1::-1] and "turned" in photo_storage(image_path):
+        if mask.shape == image.shape[1::-1] and "turned" in image_storage(image_path):
             remedy = (
                 "EXIF data turns the image, and the mask fits it as it was before; turn the mask "
                 "too, or give a copy of the image without the EXIF orientation"
@@ -221,12 +221,17 @@ def require_folder(path: Path, remedy: str) -> None:
 
 def _open(path: str | Path) -> Image.Image:
     """Open an image, whose size may be what the environment allows."""
+    apply_pixel_limit()
+    return Image.open(path)
+
+
+def apply_pixel_limit() -> None:
+    """Let images have as many pixels as the environment allows; raises ZssError if it is wrong."""
     if text := os.environ.get(PIXEL_LIMIT):
         if not text.isascii() or not text.isdigit() or int(text) == 0:
             raise ZssError(f"{PIXEL_LIMIT} is {text!r}; set it to a number of pixels, or unset it")
         # Pillow warns at its limit and refuses what is twice as large.
         Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)
-    return Image.open(path)
 
 
 def _describe(error: Exception, kind: str) -> str:
@@ -238,7 +243,7 @@ def _describe(error: Exception, kind: str) -> str:
             f"it into tiles, or raise the limit by the environment variable {PIXEL_LIMIT}"
         )
     if isinstance(error, OSError) and error.errno is not None:
-        return f"the {kind} cannot be read ({error.strerror}); mend the file or link"
+        return f"the {kind} cannot be read ({error.strerror}); fix the file or link"
     return (
         f"unreadable {kind} ({type(error).__name__}); restore the file, or fetch it again if it "
         "was fetched"

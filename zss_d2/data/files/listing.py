@@ -108,6 +108,20 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
     return files
 
 
+def subfolder_note(location: Location) -> str:
+    """Say that the image folder has folders in it, whose images are not read; "" if it has none.
+
+    Where a list says which images there are, none is missed.
+    """
+    if location.ids is not None:
+        return ""
+    entries = (entry for entry in _entries(location.images) if not entry.name.startswith("."))
+    names = sorted(entry.name for entry in entries if entry.is_dir())
+    if not names:
+        return ""
+    return f"{location.images}: images in its folders, {summarise(names)}, are not read"
+
+
 def is_foreign(name: str) -> bool:
     """Whether a file of that name comes from macOS, not from the data set."""
     return name.startswith(_FOREIGN_PREFIX)

@@ -73,7 +73,7 @@ def read_id_list(path: Path, images: Path | None = None) -> list[str]:
 
 
 class _Folder:
-    """The images that a list is about, which are listed only if a line leaves a doubt."""
+    """The images that a list is about, which are listed only if a line may mean several."""
 
     def __init__(self, images: Path | None):
         self._images = images

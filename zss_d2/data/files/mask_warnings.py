@@ -10,7 +10,7 @@ from PIL import Image
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
-def mask_doubt(image: Image.Image) -> str:
+def mask_warning(image: Image.Image) -> str:
     """Say what is wrong with a mask that is not loaded yet, and what to do; nothing if it is fine.
 
     Args:

@@ -1,52 +1,24 @@
-"""The training loader: records in shared memory, chosen images, the zero-shot mapper."""
+"""The training loader: chosen images, in a stream that can be resumed, and the mapper."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.utils import comm
-from torch.utils.data import Dataset
 
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.data.pipeline.stream import DrawnImages, ImageStream, ResumableLoader
 from zss_d2.data.pipeline.train_images import require_labels, without_unseen
 from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
-
-
-class PackedRecords(Dataset):
-    """Records as one block of bytes, unpacked one at a time.
-
-    Reading an ordinary list touches the reference count of its items, so that every worker process
-    ends up with a copy of all of it; nobody writes to this block.
-    """
-
-    def __init__(self, records: Sequence[dict[str, Any]]):
-        packed = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
-        self._bounds = np.array([0, *itertools.accumulate(map(len, packed))])
-        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
-
-    def __len__(self) -> int:
-        return len(self._bounds) - 1
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        return pickle.loads(self._bytes[self._bounds[index] : self._bounds[index + 1]])
-
-    def digest(self) -> str:
-        """Which images these are, in order, wherever they lie."""
-        digest = hashlib.sha256()
-        for record in (self[index] for index in range(len(self))):
-            digest.update(f"{record['dataset_name']}/{record['image_id']}\n".encode())
-        return digest.hexdigest()
 
 
 def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
@@ -65,6 +37,14 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     return records
 
 
+def images_digest(records: Iterable[Mapping[str, Any]]) -> str:
+    """Which images these are, in order, wherever they lie."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(f"{record['dataset_name']}/{record['image_id']}\n".encode())
+    return digest.hexdigest()
+
+
 def build_train_loader(cfg: CfgNode) -> ResumableLoader:
     """Build the endless loader of lists of mapped records; a list is one process's batch.
 
@@ -77,7 +57,9 @@ def build_train_loader(cfg: CfgNode) -> ResumableLoader:
         raise ZssError(
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; use 'TrainingSampler'"
         )
-    records = PackedRecords(training_records(cfg))
+    chosen = training_records(cfg)
+    # Packed into one block of memory, which worker processes share.
+    records = DatasetFromList(chosen)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     stream = ImageStream(len(records), seed)
     batches = build_detection_train_loader(
@@ -89,4 +71,4 @@ def build_train_loader(cfg: CfgNode) -> ResumableLoader:
         aspect_ratio_grouping=False,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    return ResumableLoader(batches, stream, records.digest())
+    return ResumableLoader(batches, stream, images_digest(chosen))

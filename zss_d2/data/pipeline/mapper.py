@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 
 from zss_d2.data.files.encoding import MaskEncoding
-from zss_d2.data.files.images import read_photo
+from zss_d2.data.files.images import read_image
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.augmentation import (
     CategoryCrop,
@@ -21,7 +21,7 @@ from zss_d2.data.pipeline.augmentation import (
     ResizeWithinBox,
     photometric_distortion,
 )
-from zss_d2.data.pipeline.worker_signals import leave_signals_to_the_main_process
+from zss_d2.data.pipeline.workers import begin_worker
 from zss_d2.data.spec.custom import register_custom
 
 # The crop is built before any record, hence any metadata, is known. Where a benchmark has another
@@ -48,7 +48,7 @@ class ZeroShotMapper:
             augmentations: applied in order to the image and, in training, to the mask.
             image_format: of `detectron2.data.detection_utils.read_image`.
             hide_unseen_labels: turn pixels of unseen classes into the ignore label.
-            custom: descriptions of data sets of one's own, see `zss_d2.data.spec.custom`.
+            custom: descriptions of custom datasets, see `zss_d2.data.spec.custom`.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -82,12 +82,12 @@ class ZeroShotMapper:
         Raises:
             ZssError: a file is unreadable, sizes disagree, or the mask holds an undefined value.
         """
-        leave_signals_to_the_main_process()
+        begin_worker()
         metadata = MetadataCatalog.get(record["dataset_name"])
         if self.is_train:
             image, sem_seg = self._read_training_pair(record, metadata)
         else:
-            image, sem_seg = read_photo(record["file_name"], self.image_format), None
+            image, sem_seg = read_image(record["file_name"], self.image_format), None
         output = dict(record, height=image.shape[0], width=image.shape[1])
 
         augmented = T.AugInput(image, sem_seg=sem_seg)

@@ -10,7 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
-from zss_d2.data.pipeline.worker_signals import UndisturbedLoader
+from zss_d2.data.pipeline.workers import UndisturbedLoader
 from zss_d2.utils.random_streams import IMAGE, own_streams, undisturbed
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import MetadataCatalog
+from tqdm.contrib.concurrent import thread_map
 
 from zss_d2.data.files.encoding import MaskEncoding, read_labels
 from zss_d2.data.files.images import read_mask
@@ -81,8 +81,14 @@ def classes_of(records: Sequence[dict], cache: Path, workers: int = 1) -> dict[s
     stale = [i for i, state in states.items() if known.get(i, {}).get("state") != state]
     if stale:
         logger.info("reading %d masks for the classes they show", len(stale))
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            values = list(pool.map(lambda i: np.unique(read_mask(paths[i])).tolist(), stale))
+        values = thread_map(
+            lambda image_id: np.unique(read_mask(paths[image_id])).tolist(),
+            stale,
+            max_workers=max(1, workers),
+            desc=cache.stem,
+            unit="mask",
+            disable=None,
+        )
         fresh = zip(stale, values, strict=True)
         known |= {i: {"state": states[i], "values": value} for i, value in fresh}
         _write_cache(cache, known)

@@ -172,28 +172,28 @@ def vocabulary_notes(train: Benchmark, setting: str, tests: Iterable[Target]) ->
 
 
 def repetition_notes(train: Sequence[Target], test: Sequence[Target]) -> list[str]:
-    """Say where one photo is listed more than once, by the file that it is in the end."""
+    """Say where one image is listed more than once, by the file that it is in the end."""
     notes = []
-    photos = {target.name: _photos(target) for target in (*train, *test)}
+    images = {target.name: _images(target) for target in (*train, *test)}
     trained = Counter(target.name for target in train)
     for name, times in trained.items():
         if times > 1:
             notes.append(f"{name} is named {times} times: drawn {times} times as often")
     for first, second in itertools.combinations(trained, 2):
-        if both := photos[first] & photos[second]:
-            notes.append(f"{first} and {second} share {len(both)} photos, drawn as part of either")
+        if both := images[first] & images[second]:
+            notes.append(f"{first} and {second} share {len(both)} images, drawn as part of either")
     for name in trained:
         for target in test:
-            if both := photos[name] & photos[target.name]:
+            if both := images[name] & images[target.name]:
                 notes.append(
-                    f"{target.name}: {len(both)} of {len(photos[target.name])} photos are also in "
+                    f"{target.name}: {len(both)} of {len(images[target.name])} images are also in "
                     f"{name}; scores on what was trained are no test scores"
                 )
     return notes
 
 
-def _photos(target: Target) -> set[str]:
-    """Return the photos of a split, links followed; none where it is not usable."""
+def _images(target: Target) -> set[str]:
+    """Return the images of a split, links followed; none where it is not usable."""
     try:
         records = load_records(target.location, target.name)
     except ZssError:
@@ -244,7 +244,7 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
         raise ZssError(f"{subject}: _BASE_ leads back to the same file; name another") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = getattr(error, "problem", "") or error
-        raise ZssError(f"{subject}, or its _BASE_: no plain yaml ({reason}); mend it") from None
+        raise ZssError(f"{subject}, or its _BASE_: no plain yaml ({reason}); fix it") from None
     return config_targets(config)
 
 

@@ -66,7 +66,7 @@ def order_layers(stuff: Sequence[dict], things: Sequence[dict]) -> tuple[Layer, 
     )
 
 
-def json_pairs(stuff_file: Path, instances_file: Path, photos: Path) -> list[Pair]:
+def json_pairs(stuff_file: Path, instances_file: Path, images_folder: Path) -> list[Pair]:
     """Pair every image of the two annotation files with the map to be painted from them.
 
     Raises:
@@ -75,10 +75,10 @@ def json_pairs(stuff_file: Path, instances_file: Path, photos: Path) -> list[Pai
     images, stuff = _read(stuff_file)
     thing_images, things = _read(instances_file)
     # Images without a single thing may lack in instances_*.json, stuff is everywhere.
-    strangers = sorted(thing_images.keys() - images.keys())
-    if strangers:
+    unexpected = sorted(thing_images.keys() - images.keys())
+    if unexpected:
         raise ZssError(
-            f"{instances_file}: image {strangers[0]} and {len(strangers) - 1} more are not in "
+            f"{instances_file}: image {unexpected[0]} and {len(unexpected) - 1} more are not in "
             f"{stuff_file}; give the two files of the same split"
         )
     pairs = []
@@ -94,7 +94,9 @@ def json_pairs(stuff_file: Path, instances_file: Path, photos: Path) -> list[Pai
             ) from None
         _check_layers(layers, stuff_file, name)
         read = functools.partial(_paint_pair, height=height, width=width, layers=layers)
-        pairs.append(Pair(Path(name).stem, photos / name, stuff_file, read, (instances_file,)))
+        pairs.append(
+            Pair(Path(name).stem, images_folder / name, stuff_file, read, (instances_file,))
+        )
     return pairs
 
 

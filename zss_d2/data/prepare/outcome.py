@@ -15,6 +15,7 @@ from multiprocessing import parent_process
 
 from tqdm import tqdm
 
+from zss_d2.data.files.images import apply_pixel_limit
 from zss_d2.data.spec.benchmark import Split
 from zss_d2.errors import ZssError
 from zss_d2.utils.signals import STOPPING
@@ -35,8 +36,13 @@ def run_parallel(
 ) -> Iterator:
     """Yield function(item) in order, behind a progress bar.
 
-    Raises ZssError if a worker process is killed.
+    Not tqdm's ``process_map``: that has no way to begin a worker, so Ctrl-C would end the workers
+    before the parent process, and a parent that is killed would leave them behind.
+
+    Raises ZssError if a worker process is killed, or the environment has a wrong pixel limit, which
+    would otherwise be the problem of every image.
     """
+    apply_pixel_limit()
     progress = functools.partial(tqdm, total=len(items), desc=label, unit=unit)
     if workers <= 1 or len(items) <= 1:
         yield from progress(map(function, items))

@@ -12,12 +12,12 @@ from tabulate import tabulate
 
 from zss_d2.data.files.encoding import MaskEncoding
 from zss_d2.data.files.images import (
-    WIDE_PHOTOS,
+    WIDE_IMAGES,
+    image_storage,
     is_dark,
     mask_storage,
-    photo_storage,
 )
-from zss_d2.data.files.listing import Location, load_records, summarise
+from zss_d2.data.files.listing import Location, load_records, subfolder_note, summarise
 from zss_d2.data.labels import UndefinedLabelError, histogram, remap
 from zss_d2.data.prepare.convert import FETCHED_REMEDY, Pair
 from zss_d2.data.prepare.outcome import Outcome, count_notes, run_parallel
@@ -26,17 +26,17 @@ from zss_d2.data.spec.locations import dataset_name, mask_encoding, prepared_loc
 from zss_d2.errors import ZssError
 
 _STORAGE_NOTES = {
-    "palette": "masks, such as {}, are palette PNGs: their palette indices are the class ids, "
-    "whatever the colours",
-    "16 bit": "masks, such as {}, are 16-bit PNGs: read exactly here, but Detectron2's own mapper "
+    "palette": "masks, such as {}, have a palette: the palette indices are the class ids, whatever "
+    "the colours",
+    "16 bit": "masks, such as {}, hold 16 bits: read exactly here, but Detectron2's own mapper "
     "clamps them to 255",
-    "16 bit grey photo": "photos, such as {}, are 16-bit grey: 0..65535 become 0..255 here, while "
+    "16 bit grey image": "images, such as {}, are 16-bit grey: 0..65535 become 0..255 here, while "
     "Detectron2's own mapper makes them white",
-    "dark photo": "photos, such as {}, are 16-bit and nearly black: if they hold fewer bits, use "
+    "dark image": "images, such as {}, are 16-bit and nearly black: if they hold fewer bits, use "
     "copies that are stretched to the full range",
-    "turned photo": "photos, such as {}, are turned by their EXIF data: their masks must have been "
-    "drawn on the upright photo",
-    "transparent photo": "photos, such as {}, have transparency, which is dropped: the colours "
+    "turned image": "images, such as {}, are turned by their EXIF data: their masks must have been "
+    "drawn on the upright image",
+    "transparent image": "images, such as {}, have transparency, which is dropped: the colours "
     "below it are what the model sees",
 }
 
@@ -93,23 +93,24 @@ def check_location(
     findings = list(run_parallel(check, items, workers, split.name))
     problems = [finding.problem for finding in findings if finding.problem]
     ids = {record["image_id"] for record in records}
-    doubts = count_notes(split, len(records), f"{location.images} holds")
-    doubts += _membership_doubts(split, ids, listed)
+    warnings = count_notes(split, len(records), f"{location.images} holds")
+    warnings += _membership_warnings(split, ids, listed)
     if not any_count:
         accept = "name your lists or pass --skip-missing to accept that"
-        problems += [f"{doubt}; {accept}" for doubt in doubts]
+        problems += [f"{warning}; {accept}" for warning in warnings]
     read = {
         record["image_id"]: finding.pixels
         for record, finding in zip(records, findings, strict=True)
         if finding.pixels is not None
     }
     pixels = np.array(list(read.values()))
+    shown = (*(warnings if any_count else ()), subfolder_note(location))
     lacking, gaps = label_gaps(benchmark, split.name, read, trained_ids)
     problems += lacking
     return Outcome(
         f"{split.name}: {len(records)} images checked, {len(problems)} problem(s)",
         tuple(problems),
-        (*(doubts if any_count else ()), *gaps, *_storage_notes(split, findings, records)),
+        tuple(filter(None, (*shown, *gaps, *_storage_notes(split, findings, records)))),
         class_table(benchmark, pixels) if len(pixels) else "",
     )
 
@@ -176,22 +177,22 @@ def class_table(benchmark: Benchmark, pixels: np.ndarray) -> str:
     return f"{table}\nwithout a pixel: {summarise(absent)}" if absent else table
 
 
-def _membership_doubts(split: Split, ids: set[str], listed: Collection[str] | None) -> list[str]:
-    doubts = []
+def _membership_warnings(split: Split, ids: set[str], listed: Collection[str] | None) -> list[str]:
+    warnings = []
     if listed is not None:
         for names, phrase in (
             (sorted(ids - set(listed)), "are not on the list"),
             (sorted(set(listed) - ids), "of the list are not prepared"),
         ):
             if names:
-                doubts.append(f"{split.name}: {summarise(names)} {phrase}")
+                warnings.append(f"{split.name}: {summarise(names)} {phrase}")
     right_count = split.expected_images in (None, len(ids))
     if split.ids_sha256 and right_count and ids_digest(ids) != split.ids_sha256:
-        doubts.append(
+        warnings.append(
             f"{split.name}: the {len(ids)} ids are not those of the published list; "
             "scores cannot be compared"
         )
-    return doubts
+    return warnings
 
 
 def _storage_notes(split: Split, findings: list[Finding], records: list[dict]) -> list[str]:
@@ -232,8 +233,8 @@ def _check_record(
 
 def _storage(record: Mapping[str, str], image: np.ndarray) -> tuple[str, ...]:
     """Return the keys of the notes that a readable pair deserves."""
-    photo = photo_storage(record["file_name"])
-    if is_dark(photo, image):
-        photo = photo - WIDE_PHOTOS | {"dark"}
+    kinds = image_storage(record["file_name"])
+    if is_dark(kinds, image):
+        kinds = kinds - WIDE_IMAGES | {"dark"}
     mask = mask_storage(record["sem_seg_file_name"])
-    return tuple(filter(None, (mask, *(f"{kind} photo" for kind in photo))))
+    return tuple(filter(None, (mask, *(f"{kind} image" for kind in kinds))))

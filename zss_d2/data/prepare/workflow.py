@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from zss_d2.data.spec.benchmark import Benchmark
 from zss_d2.data.spec.locations import prepared_location, prepared_root
 from zss_d2.errors import ZssError
 from zss_d2.utils.command_line import whole
+from zss_d2.utils.cores import cpu_cores
 
 __all__ = ["Pair", "add_common_arguments", "check_split", "main", "read_id_list"]
 
@@ -64,7 +64,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) 
     parser.add_argument(
         "--workers",
         type=whole(1),
-        default=os.cpu_count() or 1,
+        default=len(cpu_cores()),
         metavar="N",
         help="worker processes (default: one per core, now %(default)s)",
     )
@@ -153,7 +153,7 @@ def _finish(outcomes: list[Outcome], args: argparse.Namespace) -> int:
     failed = print_outcomes(outcomes)
     if failed:
         print(
-            f"{failed} problem(s) in all; mend them and run the same command again: what is good "
+            f"{failed} problem(s) in all; fix them and run the same command again: what is good "
             "stays prepared",
             file=sys.stderr,
         )

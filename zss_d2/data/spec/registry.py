@@ -12,7 +12,7 @@ from collections.abc import Callable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import log_first_n
 
-from zss_d2.data.files.listing import Location, load_records
+from zss_d2.data.files.listing import Location, load_records, subfolder_note
 from zss_d2.data.spec.benchmark import Benchmark, Split, available_benchmarks, load_benchmark
 from zss_d2.data.spec.locations import dataset_name, mask_encoding, prepared_location
 
@@ -61,6 +61,8 @@ def _load(
             f"{split.expected_images}: scores cannot be compared with published ones",
             key="message",
         )
+    if note := subfolder_note(location):
+        log_first_n(logging.WARNING, note, key="message")
     return records
 
 

@@ -37,8 +37,8 @@ class Vocabulary:
         for fact in ("stuff_classes", "seen_classes", "unseen_classes", "ignore_label"):
             if metadata.get(fact) is None:
                 raise ZssError(
-                    f"data set {dataset!r} does not say its {fact}; describe it as data of your "
-                    "own (datasets/README.md)"
+                    f"data set {dataset!r} does not say its {fact}; describe it as a custom "
+                    "dataset (datasets/README.md)"
                 )
         unseen = frozenset(metadata.unseen_classes)
         return cls(dataset, tuple(metadata.stuff_classes), unseen, metadata.ignore_label)
@@ -69,7 +69,7 @@ def require_equal(vocabularies: Sequence[Vocabulary]) -> None:
         if difference := vocabularies[0].difference(other):
             raise ZssError(
                 f"DATASETS.TRAIN: {vocabularies[0].dataset} and {other.dataset} cannot be mixed: "
-                f"{difference}; train on one of them, or describe the second as data of your own "
+                f"{difference}; train on one of them, or describe the second as a custom dataset "
                 "with the classes of the first (datasets/README.md, 'Several training sets')"
             )
 
@@ -90,7 +90,7 @@ def _unknown(dataset: str) -> str:
         parent = max(parents, key=len)
         splits = [name for name, known in sets.items() if known == parent]
         return f"{text}; {parent} has {', '.join(splits)}"
-    return f"{text}; known: {listed(ours, 6)}; data of your own also needs DATASETS.CUSTOM"
+    return f"{text}; known: {listed(ours, 6)}; a custom dataset also needs DATASETS.CUSTOM"
 
 
 def _quoted(name: str | None) -> str:

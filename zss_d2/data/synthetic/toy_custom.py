@@ -35,9 +35,11 @@ def generate(root: Path, seed: int = 0) -> Path:
 
     Raises ZssError if ``root`` holds anything else.
     """
-    strangers = [path for path in root.glob("*") if not _is_ours(path)] if root.is_dir() else []
-    if strangers:
-        raise ZssError(f"{root}: holds other files, such as {strangers[0].name}; name a new folder")
+    unexpected = [path for path in root.glob("*") if not _is_ours(path)] if root.is_dir() else []
+    if unexpected:
+        raise ZssError(
+            f"{root}: holds other files, such as {unexpected[0].name}; name a new folder"
+        )
     remove_leftovers(root, recursive=True)
     ids = [f"yard_{index}" for index in range(6)]
     for index, image_id in enumerate(ids):

@@ -25,19 +25,19 @@ def generate(root: Path, num_train: int = 24, num_val: int = 12, seed: int = 0) 
     Masks are palette PNGs with VOC's raw values: 0 background, 1..20 classes, 255 object borders.
     The same arguments give the same pixels.
 
-    Raises ZssError if ``root`` holds other photos, whose lists would be lost.
+    Raises ZssError if ``root`` holds other images, whose lists would be lost.
     """
     others = [path for path in root.glob("JPEGImages/*") if not _is_ours(path.name)]
     if others:
-        raise ZssError(f"{root}: holds other photos, such as {others[0].name}; name a new folder")
+        raise ZssError(f"{root}: holds other images, such as {others[0].name}; name a new folder")
     remove_leftovers(root, recursive=True)
     for split, (name, count) in enumerate((("train_aug", num_train), ("val", num_val))):
         ids = [f"toy_{name}_{index:04d}" for index in range(count)]
         for index, image_id in enumerate(ids):
             image, mask = draw_scene(np.random.default_rng([seed, split, index]), index)
-            photo, palette = Image.fromarray(image), Image.fromarray(mask)
+            picture, palette = Image.fromarray(image), Image.fromarray(mask)
             palette.putpalette(voc_palette())
-            write_atomic(root / "JPEGImages" / f"{image_id}.jpg", _save(photo, "JPEG"))
+            write_atomic(root / "JPEGImages" / f"{image_id}.jpg", _save(picture, "JPEG"))
             write_atomic(root / "SegmentationClassAug" / f"{image_id}.png", _save(palette, "PNG"))
         text = "".join(f"{image_id}\n" for image_id in ids)
         write_atomic(

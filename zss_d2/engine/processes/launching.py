@@ -29,6 +29,7 @@ from zss_d2.engine.processes import interrupt
 from zss_d2.engine.processes.failures import as_user_error, last_words
 from zss_d2.engine.resume import require_folder_for_training
 from zss_d2.errors import ZssError
+from zss_d2.utils.cores import cpu_cores
 
 Main = Callable[[CfgNode, argparse.Namespace], object]
 
@@ -67,13 +68,6 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         help="how long processes wait for each other (default: 30)",
     )
     return parser
-
-
-def cpu_cores() -> list[int]:
-    """Numbers of the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def check_devices(cfg: CfgNode, processes: int, oversubscribe: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Loader workers and the signals that end a run.
+"""Loader workers: one core each, and no say in when a run ends.
 
 A terminal sends SIGINT, and many schedulers send SIGTERM, to every process of a run. A worker that
 ends then takes the iteration with it that the main process still wants to finish.
@@ -12,18 +12,18 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import cv2
 from torch.utils.data import get_worker_info
 
 from zss_d2.utils.signals import STOPPING
 
-_installed = False
+_begun = False
 
 
 class UndisturbedLoader:
     """A loader whose workers, from their first moment on, leave signals to the main process.
 
-    Its mapper must call `leave_signals_to_the_main_process`, without which the main process itself
-    could not end them.
+    Its mapper must call `begin_worker`, without which the main process itself could not end them.
     """
 
     def __init__(self, loader: Iterable[Any]):
@@ -43,12 +43,22 @@ class UndisturbedLoader:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def leave_signals_to_the_main_process() -> None:
-    """In a loader worker: ignore SIGINT, and SIGTERM unless the main process has sent it."""
-    global _installed
-    if _installed or get_worker_info() is None:
+def begin_worker() -> None:
+    """In a loader worker, once: use one core, and leave signals to the main process.
+
+    Torch itself takes one thread there; OpenCV would take one for every core of the machine in
+    every worker. Detectron2's loaders have no place for this, so mappers call it.
+    """
+    global _begun
+    if _begun or get_worker_info() is None:
         return
-    _installed = True
+    _begun = True
+    cv2.setNumThreads(0)
+    _leave_signals_to_the_main_process()
+
+
+def _leave_signals_to_the_main_process() -> None:
+    """Ignore SIGINT, and SIGTERM unless the main process has sent it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Elsewhere than on Linux nobody tells who has sent a signal; there the worker ends.
     if hasattr(signal, "sigwaitinfo"):
