@@ -1,9 +1,11 @@
 import open_clip
 import pytest
 import torch
+from torch.nn import functional as F
 
 from zss_d2.clip import ImageEncoder
-from zss_d2.clip.image import VisualPrompts, resize_position_embedding
+from zss_d2.clip.dense_tokens import DENSE_TOKENS, LastBlock
+from zss_d2.clip.image import VisualPrompts
 from zss_d2.errors import ZssError
 
 PATCH = 16
@@ -38,12 +40,18 @@ def test_dense_tokens_are_row_by_row(clip):
     assert difference.argmax() == 4
 
 
-def test_position_embedding_keeps_cls_and_interpolates_the_grid():
-    ramp = torch.arange(4.0).repeat(4, 1)  # columns 0..3
-    embedding = torch.cat([torch.tensor([[9.0]]), ramp.reshape(-1, 1)])
-    resized = resize_position_embedding(embedding, (4, 4), (2, 2))
-    assert resized.flatten().tolist() == [9.0, 0.5, 2.5, 0.5, 2.5]
-    assert resize_position_embedding(embedding, (4, 4), (4, 4)) is embedding
+def test_position_embedding_keeps_cls_and_interpolates_the_grid(clip):
+    """Bilinearly, without antialiasing, for any grid, also an oblong one."""
+    model = encoder(clip, 0)
+    position = clip.visual.positional_embedding
+    grid = position[1:].T.unflatten(1, (8, 8))[None]  # (1, C, 8, 8)
+    for size in ((8, 8), (4, 4), (3, 5), (16, 4)):
+        expected = F.interpolate(grid, size, mode="bilinear", align_corners=False)
+        expected = torch.cat([position[:1], expected[0].flatten(1).T])
+        images = torch.randn(1, 3, PATCH * size[0], PATCH * size[1])
+        patches = clip.visual.conv1(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([clip.visual.class_embedding.expand(1, 1, -1), patches], dim=1)
+        assert torch.equal(model._embed(images)[0], clip.visual.ln_pre(tokens + expected)), size
 
 
 def test_prompts_are_replaced_at_every_layer(clip):
@@ -120,6 +128,29 @@ def test_value_tokens_equal_attention_of_each_token_to_itself(clip, kind):
     features = model(images)
     torch.testing.assert_close(features.dense[0].flatten(1).T, expected)
     torch.testing.assert_close(features.cls, encoder(clip, 0)(images).cls)
+
+
+def test_another_mode_of_dense_tokens_is_registered_from_outside(clip):
+    """It sees the last block, all tokens before and behind it, and the grid."""
+    seen = []
+
+    def shifted(last: LastBlock) -> torch.Tensor:
+        seen.append((last.inputs.shape, last.outputs.shape, last.grid))
+        return last.patches(last.outputs).roll(1, dims=1)
+
+    images = torch.randn(1, 3, 48, 64)
+    with pytest.raises(ZssError, match="'shifted'; use one of 'tokens', 'value', 'value_residual'"):
+        encoder(clip, 2, "shifted")
+    DENSE_TOKENS.register(shifted)
+    try:
+        model = encoder(clip, 2, "shifted")
+    finally:
+        del DENSE_TOKENS._obj_map["shifted"]
+    plain = encoder(clip, 2)
+    plain.load_state_dict(model.state_dict())
+    dense = plain(images).dense.flatten(2).roll(1, dims=2)
+    assert torch.equal(model(images).dense.flatten(2), dense)
+    assert seen == [((1, 15, 64), (1, 15, 64), (3, 4))]
 
 
 def test_projection_and_norm_of_the_prompts(clip):

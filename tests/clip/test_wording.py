@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+import yaml
 from detectron2.data import MetadataCatalog
 
 import zss_d2
-from zss_d2.clip import TextEncoder
+from zss_d2.clip import PromptSettings, TextEncoder
 from zss_d2.clip.templates import TEMPLATE_SETS
 from zss_d2.clip.towers import get_tokenizer
 from zss_d2.clip.wording import check_names, check_templates, class_tokens
 from zss_d2.errors import ZssError
-from zss_d2.modeling.clip_segmentor import class_wording
+from zss_d2.modeling.clip_segmentor import prompt_settings
 
-BENCHMARKS = sorted(Path(zss_d2.__file__).parent.glob("data/spec/benchmarks/*.json"))
+BENCHMARKS = sorted(Path(zss_d2.__file__).parent.glob("data/spec/benchmarks/*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,13 @@ def tokenizer():
 
 
 def test_tokens_and_owners_of_a_hand_made_case(tokenizer):
-    made = class_tokens(tokenizer, ["tv", "dog"], ["a {}", "the {}."], {"tv": ["telly"]})
+    made = class_tokens(
+        tokenizer, ["tv", "dog"], PromptSettings(["a {}", "the {}."], {"tv": ["telly"]})
+    )
     texts = ["a tv", "the tv.", "a telly", "the telly.", "a dog", "the dog."]
     assert torch.equal(made.tokens, tokenizer(texts))
     assert made.owner.tolist() == [0, 0, 0, 0, 1, 1]
-    bare = class_tokens(tokenizer, ["tv", "dog"], None)
+    bare = class_tokens(tokenizer, ["tv", "dog"], PromptSettings(None))
     assert torch.equal(bare.tokens, tokenizer(["tv", "dog"]))
 
 
@@ -55,7 +57,7 @@ def test_tokens_and_owners_of_a_hand_made_case(tokenizer):
 )
 def test_sentences_without_exactly_one_place_are_refused(templates, shown, tokenizer):
     with pytest.raises(ZssError, match=re.escape(f"MODEL.CLIP.TEMPLATES {shown}")):
-        class_tokens(tokenizer, ["dog"], templates)
+        class_tokens(tokenizer, ["dog"], PromptSettings(templates))
 
 
 def test_a_sentence_that_counts_twice_is_said(caplog):
@@ -107,9 +109,9 @@ def test_synonyms_are_checked_too(synonyms, message, tokenizer):
 
 def test_a_name_that_clip_would_cut_off_is_refused(tokenizer):
     longest = " ".join(["dog"] * 71)  # and "a photo of a", start and end: 77
-    class_tokens(tokenizer, [longest], ["a photo of a {}"])
+    class_tokens(tokenizer, [longest], PromptSettings(["a photo of a {}"]))
     with pytest.raises(ZssError, match="longer than the 77 tokens that CLIP reads; shorten"):
-        class_tokens(tokenizer, [f"{longest} dog"], ["a photo of a {}"])
+        class_tokens(tokenizer, [f"{longest} dog"], PromptSettings(["a photo of a {}"]))
 
 
 def test_the_text_tower_checks_every_vocabulary():
@@ -119,17 +121,19 @@ def test_the_text_tower_checks_every_vocabulary():
         if prompts:
             encoder.add_prompts(4, "a photo of a", 0.0)
         with pytest.raises(ZssError, match="are the same tokens to CLIP"):
-            encoder.classifier(["tree", "Tree"], ["a {}"])
+            encoder.classifier(["tree", "Tree"], PromptSettings(["a {}"]))
     with pytest.raises(ZssError, match="no class names"):
-        encoder.classifier([], ["a {}"])
+        encoder.classifier([], PromptSettings(["a {}"]))
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
 def test_every_benchmark_passes(path):
-    content = json.loads(path.read_text())
+    content = yaml.safe_load(path.read_text())
     tokenizer = get_tokenizer("mini" if path.stem == "mini" else "ViT-B-16")
     sentences = ["a photo of a {}."] if path.stem == "mini" else TEMPLATE_SETS["imagenet80"]
-    class_tokens(tokenizer, content["classes"], sentences, content.get("synonyms", {}))
+    class_tokens(
+        tokenizer, content["classes"], PromptSettings(sentences, content.get("synonyms", {}))
+    )
 
 
 class TestAtStart:
@@ -155,7 +159,7 @@ class TestAtStart:
         name = register("leaking", ["tree", "dog", "Tree"], **names)
         cfg = make_cfg(role, (name,), "MODEL.TEXT_PROMPTS.LENGTH", prompts)
         with pytest.raises(ZssError, match="leaking: class 'tree' and class 'Tree' are the same"):
-            class_wording(cfg, **({"prompted": True} if prompts else {}))
+            prompt_settings(cfg, learned=prompts > 0)
 
     def test_an_unseen_class_among_the_synonyms_of_a_seen_one_is_refused(self, make_cfg, register):
         name = register("leaking", ["tree", "fir"], synonyms={"tree": ["fir"]})
@@ -163,15 +167,15 @@ class TestAtStart:
         with pytest.raises(
             ZssError, match="leaking: synonym 'fir' of class 'tree' and class 'fir'"
         ):
-            class_wording(cfg)
+            prompt_settings(cfg)
         cfg.MODEL.CLIP.SYNONYMS = False
-        assert class_wording(cfg)["synonyms"] == {}
+        assert prompt_settings(cfg).synonyms == {}
 
     def test_sentences_are_checked_unless_prompts_stand_in_for_them(self, make_cfg):
         cfg = make_cfg("MODEL.CLIP.TEMPLATES", ["a photo"])
         with pytest.raises(ZssError, match="MODEL.CLIP.TEMPLATES has 'a photo'"):
-            class_wording(cfg)
-        class_wording(cfg, prompted=True)
+            prompt_settings(cfg)
+        assert prompt_settings(cfg, learned=True).templates is None
 
     def test_two_sets_with_other_synonyms_for_one_name_are_refused(self, make_cfg):
         """The second's would be averaged into the first's class."""
@@ -180,11 +184,11 @@ class TestAtStart:
         with pytest.raises(
             ZssError, match="'pottedplant' has the synonyms .*set MODEL.CLIP.SYNONYMS"
         ):
-            class_wording(cfg)
+            prompt_settings(cfg)
         cfg.MODEL.CLIP.SYNONYMS = False
-        class_wording(cfg)
+        prompt_settings(cfg)
 
     def test_synonyms_of_all_sets_are_given(self, make_cfg):
         cfg = make_cfg("MODEL.CLIP.SYNONYMS", True)
-        words = class_wording(cfg)["synonyms"]
+        words = prompt_settings(cfg).synonyms
         assert words == {"pottedplant": ("potted plant",), "tvmonitor": ("tv",)}

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 import zss_d2.clip.mini
-from zss_d2.clip import TextEncoder, build_clip_towers
+from zss_d2.clip import PromptSettings, TextEncoder, build_clip_towers
 from zss_d2.clip.mini.tokenizer import CONTEXT_LENGTH, WORDS, ClosedVocabularyTokenizer
 from zss_d2.clip.towers import get_tokenizer
 from zss_d2.data.synthetic.mini import CLASSES, THINGS
@@ -88,7 +88,7 @@ def test_other_models_keep_the_tokenizer_of_open_clip():
 def test_text_encoder_makes_a_classifier_for_the_mini_classes():
     clip = open_clip.create_model("mini").eval()
     encoder = TextEncoder(clip, get_tokenizer("mini"))
-    weights = encoder.classifier(CLASSES, TEMPLATES)
+    weights = encoder.classifier(CLASSES, PromptSettings(TEMPLATES))
     assert weights.shape == (len(CLASSES), 128)
     torch.testing.assert_close(weights.norm(dim=1), torch.ones(len(CLASSES)))
     texts = encoder.tokenizer(["a photo of a red plain thing."])

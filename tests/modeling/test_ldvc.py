@@ -9,6 +9,7 @@ from tests.modeling.method_tester import MethodTester, batch
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
 from zss_d2.modeling.methods.ldvc.mask_head import build_mask_head
+from zss_d2.modeling.methods.ldvc.settings import DecoderSettings
 
 TEXT_PROMPTS = ("MODEL.META_ARCHITECTURE", "LDVC", "MODEL.TEXT_PROMPTS.LENGTH", 4)
 
@@ -46,8 +47,6 @@ class TestLDVCWithEverySwitch(MethodTester):
         *("MODEL.LOSS.AUX_WEIGHT", 0.5),
         *("MODEL.LDVC.ORDER", ["cross", "ffn", "route"]),
         *("MODEL.LDVC.NORM", "post"),
-        *("MODEL.LDVC.LAYER_SCALE", 0.01),
-        *("MODEL.LDVC.IDENTITY_VALUES", True),
         *("MODEL.LDVC.ROUTE_LEPE", 3),
         *("MODEL.LDVC.MASK_HEAD", "attention"),
     )
@@ -59,17 +58,14 @@ class TestWithoutDecoder(MethodTester):
     trained_prefixes = {"image_encoder", "descriptor", "decoder"}
 
 
-def decoder(**changes) -> LocalConsensusDecoder:
-    settings = {
-        "dim": 8,
+def settings(**changes) -> DecoderSettings:
+    values = {
         "num_layers": 2,
         "order": ("route", "cross", "ffn"),
         "num_heads": 2,
         "ffn_dim": 16,
         "dropout": 0.0,
         "norm": "pre",
-        "layer_scale": 0.0,
-        "identity_values": False,
         "route_windows": 2,
         "route_topk": 2,
         "route_lepe": 0,
@@ -77,7 +73,11 @@ def decoder(**changes) -> LocalConsensusDecoder:
         "init_temperature": 0.5,
         "init_bias": -1.0,
     }
-    return LocalConsensusDecoder(**settings | changes).eval()
+    return DecoderSettings(**values | changes)
+
+
+def decoder(num_features: int = 1, **changes) -> LocalConsensusDecoder:
+    return LocalConsensusDecoder(8, settings(**changes), num_features).eval()
 
 
 def inputs(num_features: int = 1, num_classes: int = 5) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -95,17 +95,15 @@ def test_without_layers_logits_are_cosines_over_temperature_plus_bias():
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("layer_scale", [0.0, 0.3])
-def test_a_layer_by_hand(norm, layer_scale):
+def test_a_layer_by_hand(norm):
     """Cross-attention and FFN as residuals, written out."""
-    model = decoder(num_layers=1, order=("ffn", "cross"), norm=norm, layer_scale=layer_scale)
+    model = decoder(num_layers=1, order=("ffn", "cross"), norm=norm)
     (dense,), classes = inputs()
-    gate = layer_scale or 1.0
     steps = model.layers[0].steps
     x = dense.permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
     for name, others in (("ffn", ()), ("cross", (classes,))):
         ln, step = steps[name].norm, steps[name].step
-        update = gate * step(ln(x) if norm == "pre" else x, *others)
+        update = step(ln(x) if norm == "pre" else x, *others)
         x = x + update if norm == "pre" else ln(x + update)
     cosine = F.cosine_similarity(model.norm(x)[:, None], classes[:, :, None], dim=-1)
     (logits,) = model([dense], classes)
@@ -175,7 +173,7 @@ def test_without_cross_attention_there_is_no_attention_map(changes):
         ({"order": ("cross", "mlp")}, "ORDER is .*'mlp'.*; give each of route, cross, ffn once"),
         ({"order": ("cross", "cross")}, "once or never"),
         ({"norm": "none"}, "NORM is 'none'; use one of pre, post"),
-        ({"mask_head": "linear"}, "MASK_HEAD is 'linear'; use cosine, attention or dot"),
+        ({"mask_head": "linear"}, "MASK_HEAD is 'linear'; use one of cosine, attention"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):
@@ -183,11 +181,9 @@ def test_wrong_settings_are_refused(changes, message):
         decoder(**changes)
 
 
-def test_mask_heads_by_hand():
+def test_the_attention_head_by_hand():
     visual, classes = torch.randn(1, 3, 8), torch.randn(1, 2, 8)
-    dot = build_mask_head("dot", 8, 2, 0.5, -1.0)(visual, classes)
-    torch.testing.assert_close(dot[0, 1, 2], visual[0, 2] @ classes[0, 1])
-    head = build_mask_head("attention", 8, 2, 0.5, -1.0)
+    head = build_mask_head(8, settings(mask_head="attention"))
     centred = classes[0, 1] - classes[0, 1].mean()
     anchor = centred / (centred.square().mean() + 1e-5).sqrt()  # LayerNorm
     q, k = head.attention.q(visual[0, 2]), head.attention.k(anchor)
@@ -198,7 +194,7 @@ def test_mask_heads_by_hand():
 def test_attention_masks_do_not_fade_with_the_norm_of_class_embeddings():
     torch.manual_seed(0)
     visual, classes = torch.randn(1, 3, 8), torch.randn(1, 2, 8)
-    head = build_mask_head("attention", 8, 2, 0.5, -1.0)
+    head = build_mask_head(8, settings(mask_head="attention"))
     torch.testing.assert_close(
         head(visual, 0.1 * classes), head(visual, classes), atol=1e-2, rtol=1e-2
     )

@@ -19,7 +19,7 @@ class TestMaskCLIP(InferenceTester):
 def test_scores_are_a_softmax_over_cosines(make_cfg):
     model = build_model(make_cfg(*OVERRIDES, "MODEL.MASKCLIP.TEMPERATURE", 0.5)).eval()
     images, names = torch.randn(1, 3, 32, 48), ("dog", "cat", "sheep")
-    text = model.text_encoder.classifier(names, model.templates)
+    text = model.text_encoder.classifier(names, model.prompt_settings)
     dense = model.image_encoder(images).dense
     scores = model.activate(model.class_logits(images, names))
     cosine = torch.stack([F.cosine_similarity(dense[0, :, 1, 2], row, dim=0) for row in text])

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from tests.conftest import ROOT
 from zss_d2.config.defaults import add_zss_config
 from zss_d2.engine.optimizer import build_lr_scheduler, build_optimizer
-from zss_d2.modeling.clip_segmentor import class_wording
+from zss_d2.modeling.clip_segmentor import prompt_settings
 
 DATASETS = {"voc": (10, 20_000, 1), "coco": (100, 80_000, 15)}
 
@@ -46,7 +46,7 @@ def test_settings(dataset):
     assert cfg.MODEL.PIXEL_STD == [58.395, 57.12, 57.375]
     assert iterations == cfg.SOLVER.MAX_ITER
     assert cfg.SOLVER.IMS_PER_BATCH == 16
-    templates = class_wording(cfg)["templates"]
+    templates = prompt_settings(cfg).templates
     assert len(templates) == sentences
     if dataset == "voc":
         assert templates == ("a photo of a {}",)

@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 import torch
 from open_clip.transformer import VisionTransformer
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.clip.dense_tokens import DENSE_TOKENS, LastBlock, with_residual
+from zss_d2.config.registered import find
 from zss_d2.errors import ZssError
 
 
@@ -19,27 +22,6 @@ class ImageFeatures(NamedTuple):
     cls: Tensor  # (B, C), of the last layer
     dense: Tensor  # (B, C, h, w), of the last layer
     layers: tuple[Tensor, ...] = ()  # dense tokens (B, C, h, w) of each layer that was asked for
-
-
-def resize_position_embedding(
-    embedding: Tensor, old: tuple[int, int], new: tuple[int, int]
-) -> Tensor:
-    """Resize the grid part of a position embedding bilinearly; the CLS row is kept.
-
-    Args:
-        embedding: (1 + old_h * old_w, C).
-        old: grid (h, w) it was trained for.
-        new: grid (h, w) wanted.
-
-    Returns:
-        (1 + new_h * new_w, C).
-    """
-    if old == new:
-        return embedding
-    cls, grid = embedding[:1], embedding[1:]
-    grid = grid.T.reshape(1, -1, *old)
-    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=False)
-    return torch.cat([cls, grid[0].flatten(1).T])
 
 
 def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:
@@ -60,33 +42,7 @@ def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:
         training=False,
         need_weights=False,
     )
-    return _with_residual(block, tokens, update.transpose(0, 1))
-
-
-def _with_residual(block: nn.Module, tokens: Tensor, update: Tensor) -> Tensor:
-    """What a block does with the result of its attention: residual, MLP, residual."""
-    tokens = tokens + block.ls_1(update)
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-
-
-def value_tokens(block: nn.Module, tokens: Tensor, residual: bool) -> Tensor:
-    """Let every token attend to itself only: a block's attention without queries and keys.
-
-    Attention mixes what is far apart, which image-level training asks for and dense prediction does
-    not (MaskCLIP, arXiv 2112.01071, section 3.2).
-
-    Args:
-        block: a residual attention block of open_clip.
-        tokens: its input (B, N, C).
-        residual: add the input and go on through the MLP, as the block does.
-
-    Returns:
-        (B, N, C).
-    """
-    attention = block.attn
-    weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
-    values = attention.out_proj(F.linear(block.ln_1(tokens), weight, bias))
-    return _with_residual(block, tokens, values) if residual else values
+    return with_residual(block, tokens, update.transpose(0, 1))
 
 
 class VisualPrompts(nn.Module):
@@ -156,16 +112,16 @@ class ImageEncoder(nn.Module):
             prompt_dropout: dropout on them.
             prompt_projection: pass them through one shared linear layer.
             prompt_norm: a trained LayerNorm on the output tokens, before CLIP's own.
-            dense_tokens: "tokens", the output of the last block; "value", its value projection
-                only; "value_residual", that with residual and MLP. See `value_tokens`.
+            dense_tokens: what the patch tokens of the last block are, one of `DENSE_TOKENS`.
             feature_layers: blocks, 0-based or from the end, whose dense tokens are returned too.
 
         Raises:
-            ZssError: there is no such block.
+            ZssError: there is no such block or mode.
         """
         super().__init__()
         self.visual = visual
         self.dense_tokens = dense_tokens
+        self._last_patches = find(DENSE_TOKENS, dense_tokens, "MODEL.CLIP.DENSE_TOKENS")
         self.patch_size: tuple[int, int] = tuple(visual.patch_size)
         self.embed_dim: int = visual.output_dim
         layers, width = visual.transformer.layers, visual.transformer.width
@@ -200,10 +156,7 @@ class ImageEncoder(nn.Module):
                 before, tokens = tokens, apply_block(block, tokens)  # (B, 1 + P + N, C)
                 if index in self.feature_layers:
                     of_layer[index] = tokens[:, patches]
-            last = tokens[:, patches]
-            if self.dense_tokens != "tokens":
-                residual = self.dense_tokens == "value_residual"
-                last = value_tokens(block, before[:, patches], residual)
+            last = self._last_patches(LastBlock(block, before, tokens, grid))
             joint = self._to_joint(torch.cat([tokens[:, :1], last], dim=1))
             dense = _to_grid(joint[:, 1:], grid)
             layers = tuple(
@@ -221,8 +174,13 @@ class ImageEncoder(nn.Module):
         grid = (patches.shape[2], patches.shape[3])
         cls = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
         tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
-        position = resize_position_embedding(
-            visual.positional_embedding, tuple(visual.grid_size), grid
+        position = resample_abs_pos_embed(
+            visual.positional_embedding[None],
+            list(grid),
+            list(visual.grid_size),
+            num_prefix_tokens=1,
+            interpolation="bilinear",
+            antialias=False,
         )
         return visual.ln_pre(tokens + position.to(tokens.dtype)), grid
 

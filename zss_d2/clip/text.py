@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import open_clip
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
-from zss_d2.clip.wording import NO_SYNONYMS, ClassTokens, Tokenizer, class_tokens
+from zss_d2.clip.wording import ClassTokens, PromptSettings, Tokenizer, class_tokens
 from zss_d2.errors import ZssError
 
 T = TypeVar("T")
@@ -78,8 +79,9 @@ class TextEncoder(nn.Module):
         self._tokens: OrderedDict[tuple, ClassTokens] = OrderedDict()
         self._classifiers: OrderedDict[tuple, Tensor] = OrderedDict()
         self._made_with: tuple[list, Tensor | None] = ([], None)
-        # Where the frozen weights are; faster than a walk through all modules at every call.
-        self._frozen = [module._parameters for module in self.modules()]
+        # Where the frozen weights are; faster than a walk through all modules at every call. Not
+        # their dicts, which torch.export replaces.
+        self._frozen = list(self.modules())
         self.register_load_state_dict_post_hook(lambda module, _: module._classifiers.clear())
 
     @property
@@ -127,6 +129,8 @@ class TextEncoder(nn.Module):
         super().train(False)
         if self.prompts is not None:
             self.prompts.train(mode)
+            if mode:  # what was remembered ends here, also for a graph that is traced later
+                self._classifiers.clear()
         return self
 
     def _apply(self, *args, **kwargs) -> TextEncoder:
@@ -160,31 +164,27 @@ class TextEncoder(nn.Module):
             x = block(x, attn_mask=mask)
         yield x
 
-    def classifier(
-        self,
-        class_names: Sequence[str],
-        templates: Sequence[str],
-        synonyms: Mapping[str, Sequence[str]] = NO_SYNONYMS,
-    ) -> Tensor:
+    def classifier(self, class_names: Sequence[str], prompts: PromptSettings) -> Tensor:
         """Unit-norm class embeddings (K, C).
 
-        Each is the normalised mean over the class's names and the templates. With prompts, which
-        stand in for the templates, the sentence is the prompt and the name; in training mode it is
-        embedded anew, with the prompts' dropout.
+        Each is the normalised mean over the class's names and the templates. With language prompts
+        (`add_prompts`), which stand in for the templates, the sentence is the prompt and the name;
+        in training mode it is embedded anew, with the prompts' dropout.
 
-        Args:
-            templates: sentences with one ``{}``.
-            synonyms: further names of a class.
+        A graph that is traced (`torch.export`) takes them as constants, remembered from before.
 
         Raises:
-            ZssError: see `class_tokens`.
+            ZssError: see `class_tokens`; nothing is remembered for a graph that is traced.
         """
-        words = tuple((name, *synonyms.get(name, ())) for name in class_names)
-        key = (words, () if self.prompts is not None else tuple(templates))
-        sentences = _remembered(
-            self._tokens, key, lambda: self._tokenize(class_names, templates, synonyms)
-        )
-        if self.prompts is not None and self.prompts.training:
+        if self.prompts is not None:
+            prompts = replace(prompts, templates=None)
+        words = tuple(map(prompts.names_of, class_names))
+        key = (words, None if prompts.templates is None else tuple(prompts.templates))
+        learns = self.prompts is not None and self.prompts.training
+        if torch.compiler.is_compiling() and not learns:
+            return self._constant(key)
+        sentences = _remembered(self._tokens, key, lambda: self._tokenize(class_names, prompts))
+        if learns:
             return self._embed_classes(sentences, len(words))
         self._forget_if_changed()
 
@@ -200,6 +200,15 @@ class TextEncoder(nn.Module):
 
         return _remembered(self._classifiers, key, remember)
 
+    def _constant(self, key: tuple) -> Tensor:
+        known = self._classifiers.get(key)
+        if known is None:
+            raise ZssError(
+                "a model is exported with the embeddings of its class names, and there are none of "
+                f"{key[0][0][0]!r} yet; run it on an image with the same class names before"
+            )
+        return known
+
     def _forget_if_changed(self) -> None:
         """Drop the classifiers of other weights.
 
@@ -208,8 +217,8 @@ class TextEncoder(nn.Module):
         """
         tower = [
             (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-            for parameters in self._frozen
-            for parameter in parameters.values()
+            for module in self._frozen
+            for parameter in module._parameters.values()
             if parameter is not None
         ]
         prompts = None if self.prompts is None else self.prompts.tokens.detach()
@@ -227,16 +236,11 @@ class TextEncoder(nn.Module):
         total = total.index_add(0, sentences.owner.to(features.device), features)
         return F.normalize(total, dim=-1)
 
-    def _tokenize(
-        self,
-        class_names: Sequence[str],
-        templates: Sequence[str],
-        synonyms: Mapping[str, Sequence[str]],
-    ) -> ClassTokens:
+    def _tokenize(self, class_names: Sequence[str], prompts: PromptSettings) -> ClassTokens:
         """Token ids (N, context) of all sentences, with room for the prompts behind the first."""
+        tokens, owner = class_tokens(self.tokenizer, class_names, prompts)
         if self.prompts is None:
-            return class_tokens(self.tokenizer, class_names, templates, synonyms)
-        tokens, owner = class_tokens(self.tokenizer, class_names, None, synonyms)
+            return ClassTokens(tokens, owner)
         room = self._prompt_ids.expand(len(tokens), -1)
         longest = int(tokens.argmax(dim=1).max()) + 1 + room.shape[1]
         if longest > tokens.shape[1]:

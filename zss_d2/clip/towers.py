@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import open_clip
+from detectron2.config import CfgNode
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.constants import HF_WEIGHTS_NAME
 from open_clip.transformer import VisionTransformer
@@ -46,6 +47,36 @@ class ClipTowers(NamedTuple):
     text: TextEncoder
     pixel_mean: tuple[float, float, float]  # RGB, 0..255
     pixel_std: tuple[float, float, float]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, plain: bool = False) -> ClipTowers:
+        """The towers of ``MODEL.CLIP`` with the prompts of both sides.
+
+        Args:
+            plain: without prompts and with the dense tokens of the last block alone, as the teacher
+                of a student.
+
+        Raises:
+            ZssError: see `build_clip_towers` and `TextEncoder.add_prompts`.
+        """
+        clip, visual, text = cfg.MODEL.CLIP, cfg.MODEL.VISUAL_PROMPTS, cfg.MODEL.TEXT_PROMPTS
+        learned = {
+            "prompt_length": visual.LENGTH,
+            "prompt_dropout": visual.DROPOUT,
+            "prompt_projection": visual.PROJECTION,
+            "prompt_norm": visual.NORM,
+            "feature_layers": clip.FEATURE_LAYERS,
+        }
+        towers = build_clip_towers(
+            clip.NAME,
+            clip.PRETRAINED,
+            quick_gelu=clip.QUICK_GELU,
+            dense_tokens=clip.DENSE_TOKENS,
+            **({} if plain else learned),
+        )
+        if text.LENGTH > 0 and not plain:
+            towers.text.add_prompts(text.LENGTH, text.INIT, text.DROPOUT)
+        return towers
 
     @property
     def identity(self) -> ClipIdentity:
@@ -111,16 +142,21 @@ def get_tokenizer(name: str) -> Callable[[list[str]], Tensor]:
     return ClosedVocabularyTokenizer() if name == _MINI else open_clip.get_tokenizer(name)
 
 
+def joint_dim(name: str) -> int:
+    """Channels C of the joint space of an open_clip model, without building it.
+
+    Raises:
+        ZssError: unknown name.
+    """
+    return _model_config(name)["embed_dim"]
+
+
 def _mini_tags() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_MINI_WEIGHTS.glob("*.safetensors"))}
 
 
 def _create(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
-    if name not in open_clip.list_models():
-        raise ZssError(
-            f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know; "
-            "`python -c 'import open_clip; print(open_clip.list_models())'` lists the names"
-        )
+    _model_config(name)
     shipped = _mini_tags() if name == _MINI else {}
     if pretrained in shipped:
         known = Known(False, f"the mini CLIP {pretrained!r}")
@@ -137,6 +173,15 @@ def _create(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
             f"(tags: {', '.join(tags) or 'none'})"
         )
     return _from_file(name, Path(pretrained), quick_gelu)
+
+
+def _model_config(name: str) -> dict[str, Any]:
+    if name not in open_clip.list_models():
+        raise ZssError(
+            f"MODEL.CLIP.NAME is {name!r}, which open_clip does not know; "
+            "`python -c 'import open_clip; print(open_clip.list_models())'` lists the names"
+        )
+    return open_clip.get_model_config(name)
 
 
 def _from_tag(name: str, tag: str, quick_gelu: str) -> open_clip.CLIP:
@@ -179,7 +224,7 @@ def _bare(
     Raises:
         ZssError: it is no CLIP with a plain ViT.
     """
-    config = open_clip.get_model_config(name)
+    config = _model_config(name)
     others = {"custom_text", "multimodal_cfg", "hf_model_name", "timm_model_name"}
     if not others & {*config, *config["text_cfg"], *config["vision_cfg"]}:
         config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)

@@ -5,15 +5,33 @@ from __future__ import annotations
 import logging
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zss_d2.data.spec.naming import NO_SYNONYMS, Tokenizer, check_length, check_names
+from zss_d2.data.spec.naming import Tokenizer, check_length, check_names
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What class names are embedded with.
+
+    Attributes:
+        templates: sentences with one ``{}``, where the name goes; None: the name is all.
+        synonyms: further names of some classes.
+    """
+
+    templates: Sequence[str] | None
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def names_of(self, class_name: str) -> tuple[str, ...]:
+        """The name of a class and its synonyms."""
+        return (class_name, *self.synonyms.get(class_name, ()))
 
 
 class ClassTokens(NamedTuple):
@@ -51,27 +69,23 @@ def _fields(template: object) -> list[tuple] | None:
 
 
 def class_tokens(
-    tokenizer: Tokenizer,
-    class_names: Sequence[str],
-    templates: Sequence[str] | None,
-    synonyms: Mapping[str, Sequence[str]] = NO_SYNONYMS,
+    tokenizer: Tokenizer, class_names: Sequence[str], prompts: PromptSettings
 ) -> ClassTokens:
     """Tokenize every name and synonym in every sentence.
-
-    Args:
-        templates: sentences with one ``{}``; None: the name is all.
-        synonyms: further names of some classes.
 
     Raises:
         ZssError: bad templates; names that are empty, equal or too long for CLIP.
     """
-    if templates is not None:
-        check_templates(templates)
-    check_names(tokenizer, class_names, synonyms)
+    if prompts.templates is not None:
+        check_templates(prompts.templates)
+    check_names(tokenizer, class_names, prompts.synonyms)
     sentences, owner = [], []
-    for index, name in enumerate(class_names):
-        for word in (name, *synonyms.get(name, ())):
-            texts = [word] if templates is None else [text.format(word) for text in templates]
+    for index, class_name in enumerate(class_names):
+        for name in prompts.names_of(class_name):
+            if prompts.templates is None:
+                texts = [name]
+            else:
+                texts = [template.format(name) for template in prompts.templates]
             sentences += texts
             owner += [index] * len(texts)
     tokens = tokenizer(sentences)

@@ -7,10 +7,12 @@ a sentence that begins with "KEY is VALUE", what is wrong and what to do, or not
 from __future__ import annotations
 
 import math
+import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zss_d2.config.registered import listing
 from zss_d2.config.values import shown, value_of
 
 _INTERVAL = re.compile(r"([\[(])\s*(-?[\w.]+)\s*,\s*(-?[\w.]+)\s*([\])])")
@@ -76,6 +78,12 @@ def check_choices(cfg: Mapping, value: Any, wanted: Sequence[Any]) -> str:
     """A value, or every item of a list, is one of these."""
     known = all(item in wanted for item in items_of(value))
     return "" if known else f"; use one of {', '.join(map(repr, wanted))}"
+
+
+def check_registered(cfg: Mapping, value: str, wanted: str) -> str:
+    """A name in the registry ``module:REGISTRY``, which anybody may add to."""
+    registry = pkgutil.resolve_name(wanted)
+    return "" if value in registry else f"; use one of {listing(registry)}"
 
 
 def check_pattern(cfg: Mapping, value: Any, wanted: Mapping[str, str]) -> str:
@@ -164,6 +172,7 @@ ALWAYS: dict[str, Check] = {
     "length": check_length,
     "range": check_range,
     "choices": check_choices,
+    "registered": check_registered,
     "pattern": check_pattern,
     "items": check_items,
 }

@@ -2,25 +2,21 @@
 
 Keys shared by all methods stand here; the keys of one method stand, commented, in
 ``modeling/methods/<method>/defaults.yaml`` and appear as ``MODEL.<METHOD>``. Those files are read
-as data, so a new method needs no change here.
+as data, so a new method needs no change here; one from outside this package calls
+`register_method_config`.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+from zss_d2.config.methods import known_methods
 from zss_d2.config.rules import check_effects, check_values
 from zss_d2.errors import ZssError
-
-_METHODS = Path(__file__).parent.parent / "modeling" / "methods"
 
 
 def add_zss_config(cfg: CN) -> None:
@@ -122,7 +118,8 @@ def _add_model_config(cfg: CN) -> None:
     # them. Of some files nothing is, then GELU is used, with a warning (docs/clip.md).
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
     # What becomes of the last block's patch tokens: "tokens" (its output), "value" (its value
-    # projection only, as MaskCLIP proposes), "value_residual" (that, the residual and the MLP).
+    # projection only, as MaskCLIP proposes), "value_residual" (that, the residual and the MLP), or
+    # another one that is registered in zss_d2/clip/dense_tokens.py.
     cfg.MODEL.CLIP.DENSE_TOKENS = "tokens"
     # Sentences that a class name is put into; their embeddings are averaged per class. ZegCLIP's
     # for VOC has no full stop, and is TEMPLATE_SET "single".
@@ -153,7 +150,8 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.TEXT_PROMPTS.DROPOUT = 0.0
 
     # What becomes of class embeddings before the decoder. descriptor: Linear(concat[T * V_g, T])
-    # with the CLS token V_g (ZegCLIP's relation descriptor, also LDVC's); none: they stay.
+    # with the CLS token V_g (ZegCLIP's relation descriptor, also LDVC's); none: they stay; or
+    # another one that is registered in zss_d2/modeling/two_tower/adapter.py.
     cfg.MODEL.TEXT_ADAPTER = CN()
     cfg.MODEL.TEXT_ADAPTER.NAME = "descriptor"
     # Whether the descriptor starts as the identity on T (unknown for LDVC; ours) or at random, as
@@ -161,7 +159,8 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.TEXT_ADAPTER.IDENTITY_INIT = True
 
     cfg.MODEL.LOSS = CN()
-    # nel: every class a yes-or-no of its own, focal + dice (ZegCLIP). softmax: cross-entropy.
+    # nel: every class a yes-or-no of its own, focal + dice (ZegCLIP). softmax: cross-entropy. Or
+    # another one that is registered in zss_d2/modeling/losses.py.
     cfg.MODEL.LOSS.NAME = "nel"
     # Pixels without label in the NEL loss. masked: they take no part. negatives: they show none of
     # the seen classes, which ZegCLIP's released code does; unseen objects are among them.
@@ -174,14 +173,13 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.LOSS.FOCAL_GAMMA = 2.0
     cfg.MODEL.LOSS.DICE_WEIGHT = 1.0
 
-    for node, defaults in _method_defaults().items():
-        cfg.MODEL[node] = CN(copy.deepcopy(defaults))
-
-
-@functools.cache
-def _method_defaults() -> dict[str, dict[str, Any]]:
-    files = sorted(_METHODS.glob("*/defaults.yaml"))
-    return {path.parent.name.upper(): yaml.safe_load(path.read_text()) for path in files}
+    for method in known_methods():
+        taken = cfg.MODEL.get(method.name.upper(), method.defaults)
+        if set(taken) != set(method.defaults):
+            raise ZssError(
+                f"method {method.name!r}: {method.node} is a key of all methods; give another name"
+            )
+        cfg.MODEL[method.name.upper()] = CN(copy.deepcopy(dict(method.defaults)))
 
 
 def _add_solver_config(cfg: CN) -> None:

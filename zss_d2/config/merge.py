@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from zss_d2.config.earlier import gone
 from zss_d2.config.rules import load_rules
 from zss_d2.config.values import converted, decode, flatten, number, shown, value_of
 from zss_d2.errors import ZssError
@@ -41,7 +42,7 @@ def set_value(cfg: CfgNode, key: str, written: Any, source: str) -> None:
     parent, _, name = key.rpartition(".")
     node = value_of(cfg, parent) if parent else cfg
     if not isinstance(node, CfgNode) or name not in node:
-        raise ZssError(f"{source}: there is no key {key[:80]}{_hint(cfg, key)}")
+        raise ZssError(f"{source}: {gone(key) or f'there is no key {key[:80]}{_hint(cfg, key)}'}")
     if isinstance(node[name], CfgNode):
         first = next(iter(node[name]), "KEY")
         raise ZssError(

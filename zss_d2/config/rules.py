@@ -5,7 +5,8 @@ the folder of a method those of its own, with keys below ``MODEL.<METHOD>``, as 
 ``defaults.yaml``, and what it makes of shared keys::
 
     NUM_HEADS: {range: "[1, inf)"}                 # an interval; of a list, for each of its items
-    MASK_HEAD: {choices: [cosine, dot]}
+    MASK_HEAD: {choices: [cosine, attention]}
+    HEAD: {registered: "my_package.heads:HEADS"}   # a name in a registry
     WINDOWS: {range: "[1, inf)", length: "[1, inf)", integer: numbers}
     ROUTE_TOPK: {range: "[1, inf)", at_most: WINDOWS * WINDOWS, needs: {ORDER: [route]}}
 
@@ -14,13 +15,16 @@ one is read at all: an interval, or a list of values (for a list, one of them mu
 ``needs_any`` one of them is enough. A key is not read either where a key that it needs is not. Such
 a key is refused where somebody *gives* it without effect. It may stay in a base config whose
 feature somebody turns off, and its relations to other keys do not matter then.
+
+Keys of earlier versions stand there too: ``renamed: {OLD: NEW}``, and ``removed: {OLD: {was: value,
+why: text}}``, where ``was`` is the value of runs that did not use it (`zss_d2.config.earlier`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +32,11 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from zss_d2.config.checks import ALWAYS, RELATIONS, WITH_EFFECT, factors_of, in_words, meets
+from zss_d2.config.methods import SHARED, MethodConfig, known_methods
 from zss_d2.config.values import flatten, shown, value_of
 from zss_d2.errors import ZssError
 
 _RULES = Path(__file__).parent / "rules.yaml"
-_METHODS = Path(__file__).parent.parent / "modeling" / "methods"
-# What is no key of a method in its rules.
-_SHARED = ("MODEL", "INPUT", "DATASETS", "DATALOADER", "SOLVER", "TEST", "ZERO_SHOT")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Rules:
         backbones: this project's own, which read none of Detectron2's keys for backbones.
         free, adjustable: keys and nodes, see `resume_changes`.
         earlier: key -> what earlier versions wrote into every config.yaml, what that is now.
+        renamed: key of earlier versions -> what it is called now.
+        removed: key of earlier versions -> its value where it was not used, why it went.
     """
 
     rules: tuple[Rule, ...]
@@ -83,6 +87,8 @@ class Rules:
     free: tuple[str, ...]
     adjustable: tuple[str, ...]
     earlier: Mapping[str, tuple[Any, Any]]
+    renamed: Mapping[str, str]
+    removed: Mapping[str, tuple[Any, str]]
 
     def of(self, key: str, method: str) -> list[Rule]:
         """The rules that speak of a key under a method."""
@@ -91,6 +97,14 @@ class Rules:
             for rule in self.rules
             if below(key, [rule.key]) and rule.method in ("", _plain_name(method))
         ]
+
+    def current(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a run of an earlier version, {dotted key: value}, under today's keys.
+
+        A key that was removed goes if the run did not use it, and stays otherwise.
+        """
+        unused = {key for key, (was, _) in self.removed.items() if settings.get(key, was) == was}
+        return {self.renamed.get(k, k): value for k, value in settings.items() if k not in unused}
 
 
 @dataclass(frozen=True)
@@ -108,26 +122,30 @@ class ResumeChanges:
     fixed: dict[str, tuple[Any, Any]]
 
 
-@cache
 def load_rules() -> Rules:
     """Read the rules of shared keys and of every method."""
+    return _build(known_methods())
+
+
+@lru_cache(maxsize=1)
+def _build(methods: tuple[MethodConfig, ...]) -> Rules:
     shared = yaml.safe_load(_RULES.read_text(encoding="utf-8"))
     rules = [_rule(key, content) for key, content in shared["rules"].items()]
     free, adjustable = list(shared["resume"]["free"]), list(shared["resume"]["adjustable"])
-    contents = {
-        path.parent.name: yaml.safe_load(path.read_text(encoding="utf-8"))
-        for path in sorted(_METHODS.glob("*/rules.yaml"))
-    }
-    nodes = {path.parent.name for path in _METHODS.glob("*/defaults.yaml")} | contents.keys()
-    ignores, backbones = {}, []
-    for name, content in contents.items():
-        others = [_node(other) for other in sorted(nodes - {name})]
-        ignores[_plain_name(name)] = (*others, *content.pop("ignores", ()))
+    ignores, backbones, renamed, removed = {}, [], {}, {}
+    for method in methods:
+        content, node = dict(method.rules), method.node
+        others = [other.node for other in methods if other is not method]
+        ignores[_plain_name(method.name)] = (*others, *content.pop("ignores", ()))
         backbones += content.pop("backbones", ())
         resume = content.pop("resume", {})
-        free += [f"{_node(name)}.{key}" for key in resume.get("free", ())]
-        adjustable += [f"{_node(name)}.{key}" for key in resume.get("adjustable", ())]
-        rules += [_rule(key, item, name) for key, item in content.items()]
+        free += [f"{node}.{key}" for key in resume.get("free", ())]
+        adjustable += [f"{node}.{key}" for key in resume.get("adjustable", ())]
+        for old, new in content.pop("renamed", {}).items():
+            renamed[f"{node}.{old}"] = f"{node}.{new}"
+        for old, key in content.pop("removed", {}).items():
+            removed[f"{node}.{old}"] = (key["was"], key["why"])
+        rules += [_rule(key, item, method) for key, item in content.items()]
     return Rules(
         tuple(rules),
         tuple(shared["used"]),
@@ -137,11 +155,9 @@ def load_rules() -> Rules:
         tuple(free),
         tuple(adjustable),
         {key: tuple(values) for key, values in shared["earlier"].items()},
+        renamed,
+        removed,
     )
-
-
-def _node(method: str) -> str:
-    return f"MODEL.{method.upper()}"
 
 
 def _plain_name(method: str) -> str:
@@ -149,10 +165,10 @@ def _plain_name(method: str) -> str:
     return method.replace("_", "").lower()
 
 
-def _rule(key: str, content: Mapping[str, Any], method: str = "") -> Rule:
+def _rule(key: str, content: Mapping[str, Any], method: MethodConfig | None = None) -> Rule:
     def absolute(name: str) -> str:
-        shared = not method or name.split(".")[0] in _SHARED
-        return name if shared else f"{_node(method)}.{name}"
+        shared = method is None or name.split(".")[0] in SHARED
+        return name if shared else f"{method.node}.{name}"
 
     def demand(check: str, wanted: Any) -> Demand:
         if check not in RELATIONS:
@@ -168,7 +184,7 @@ def _rule(key: str, content: Mapping[str, Any], method: str = "") -> Rule:
         if check not in ("needs", "needs_any")
         for wanted in (given if check in RELATIONS and isinstance(given, list) else [given])
     ]
-    own = _plain_name(method) if absolute(key) == key else ""
+    own = _plain_name(method.name) if method and absolute(key) == key else ""
     return Rule(absolute(key), needs, needs_any, tuple(demands), own)
 
 
@@ -222,16 +238,19 @@ def without_effect(cfg: CfgNode, keys: Collection[str]) -> set[str]:
 def resume_changes(old: Mapping[str, Any], new: CfgNode, defaults: CfgNode) -> ResumeChanges:
     """Compare the config that a run was started with and the one that it is to go on with.
 
-    Keys that have no effect in the run are free. Keys that are unknown here are not compared.
+    Keys that have no effect in the run are free. Keys that are unknown here are not compared, but
+    one that was removed and that the run used is fixed.
 
     Args:
         old: nested, or flat with dotted keys; a key that it lacks had its default.
         new: the merged config.
         defaults: the config before anything was merged.
     """
-    rules, before = load_rules(), flatten(old)
+    rules = load_rules()
+    before = rules.current(flatten(old))
     upstream = set(flatten(get_cfg()))
-    changes = ResumeChanges({}, {}, {})
+    used = {key: (before[key], None) for key in rules.removed if key in before}
+    changes = ResumeChanges({}, {}, used)
     for key, value in flatten(new).items():
         earlier = before.get(key, value_of(defaults, key))
         if plain(earlier) == plain(value):

@@ -16,8 +16,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from zss_d2.config.defaults import default_config, validate_config
+from zss_d2.config.earlier import updated
 from zss_d2.config.merge import merge_nested, set_value
-from zss_d2.config.rules import load_rules, without_effect
+from zss_d2.config.rules import without_effect
 from zss_d2.config.values import flatten, listed, shown, value_of
 from zss_d2.config.yaml_file import read_with_bases
 from zss_d2.data.spec.custom import load_custom, register_custom
@@ -124,12 +125,12 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         )
     cfg = default_config()
     files = read_with_bases(Path(path))
-    for file, content in files:
-        merge_nested(cfg, content, str(file))
     own = set(flatten(files[-1][1]))
     if _is_dump(own):
         own = set()
-        _update_earlier(cfg, str(path))
+        files[-1] = (Path(path), updated(files[-1][1], str(path)))
+    for file, content in files:
+        merge_nested(cfg, content, str(file))
     # What the command line turns off below had its effect in the file, and the reverse.
     useless = without_effect(cfg, own)
     overrides = pairs_of(opts)
@@ -194,16 +195,6 @@ def _is_dump(keys: Collection[str]) -> bool:
     """Whether a file names every key, as ``config.yaml`` of a run, and so none in particular."""
     everything = set(flatten(default_config()))
     return len(everything.difference(keys)) < len(everything) / 2
-
-
-def _update_earlier(cfg: CfgNode, source: str) -> None:
-    """Values that earlier versions wrote into every ``config.yaml``, and that now are refused."""
-    for key, (was, now) in load_rules().earlier.items():
-        if value_of(cfg, key) == was:
-            logger.warning(
-                "%s is of an earlier version: %s %s is read as %s", source, key, was, now
-            )
-            set_value(cfg, key, now, source)
 
 
 def _warn_of_unused_descriptions(cfg: CfgNode) -> None:

@@ -43,7 +43,7 @@ def _stuff(class_ids: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class ScenePool:
-    """Scenes drawn once and met many times: images (N, 96, 96, 3) uint8 and visible classes."""
+    """Scenes drawn once and sampled many times: images (N, 96, 96, 3) uint8 and visible classes."""
 
     images: np.ndarray
     classes: list[tuple[int, ...]]

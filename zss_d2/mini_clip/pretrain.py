@@ -47,7 +47,7 @@ class Recipe:
     """What the weights depend on.
 
     Attributes:
-        scenes: drawn once, met again with new captions and mirrored.
+        scenes: drawn once, sampled again with new captions and mirrored.
         lr: peak of a cosine schedule; AdamW, weight_decay on matrices only.
         text_warmup: steps in which the text tower alone learns to keep the words of a caption.
         word_weight: of the loss that asks each embedding for the words of the caption, as CatLIP

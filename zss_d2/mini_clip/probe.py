@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.clip.towers import ClipTowers
+from zss_d2.clip.wording import PromptSettings
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.synthetic.mini.scene import STREAMS, Plan, Scene, draw_plan, draw_scene, scene_rng
 from zss_d2.data.synthetic.mini.vocabulary import CLASSES, THINGS, VOID
@@ -49,7 +50,7 @@ def probe(towers: ClipTowers, per_class: int = 8, dense_scenes: int = 100) -> Pr
         per_class: single-object scenes per thing.
         dense_scenes: the first of the dev stream to segment.
     """
-    weights = towers.text.classifier(CLASSES, TEMPLATES)  # (K, C)
+    weights = towers.text.classifier(CLASSES, PromptSettings(TEMPLATES))  # (K, C)
     things, stuff = _name_objects(towers, weights, per_class)
     scenes = [draw_scene("dev", index) for index in range(dense_scenes)]
     iou = class_iou(_dense_confusion(towers, weights, scenes))

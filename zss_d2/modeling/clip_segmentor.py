@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
-from zss_d2.clip import ImageEncoder, ImageFeatures, TextEncoder, build_clip_towers
+from zss_d2.clip import ClipTowers, ImageEncoder, ImageFeatures, PromptSettings, TextEncoder
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.templates import template_set
 from zss_d2.clip.towers import get_tokenizer
@@ -32,55 +32,38 @@ class ClipSegmentor(ZeroShotSegmentor):
         *,
         image_encoder: ImageEncoder,
         text_encoder: TextEncoder,
-        templates: Sequence[str],
-        synonyms: Mapping[str, Sequence[str]] | None = None,
+        prompt_settings: PromptSettings,
         **base_kwargs: Any,
     ):
         """
         Args:
             image_encoder: images -> CLS token and dense tokens (C channels).
             text_encoder: class names -> unit-norm embeddings (K, C).
-            templates: sentences with one ``{}`` for the class name.
-            synonyms: further names of some classes.
+            prompt_settings: sentences and synonyms that class names are embedded with.
             base_kwargs: arguments of `ZeroShotSegmentor`.
         """
         super().__init__(**base_kwargs)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.templates = tuple(templates)
-        self.synonyms = dict(synonyms or {})
+        self.prompt_settings = prompt_settings
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        towers = build_clip_towers(
-            cfg.MODEL.CLIP.NAME,
-            cfg.MODEL.CLIP.PRETRAINED,
-            quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
-            prompt_length=cfg.MODEL.VISUAL_PROMPTS.LENGTH,
-            prompt_dropout=cfg.MODEL.VISUAL_PROMPTS.DROPOUT,
-            prompt_projection=cfg.MODEL.VISUAL_PROMPTS.PROJECTION,
-            prompt_norm=cfg.MODEL.VISUAL_PROMPTS.NORM,
-            dense_tokens=cfg.MODEL.CLIP.DENSE_TOKENS,
-            feature_layers=cfg.MODEL.CLIP.FEATURE_LAYERS,
-        )
-        prompts = cfg.MODEL.TEXT_PROMPTS
-        if prompts.LENGTH > 0:
-            towers.text.add_prompts(prompts.LENGTH, prompts.INIT, prompts.DROPOUT)
+        towers = ClipTowers.from_config(cfg)
         return {
             **cls.base_kwargs(cfg, towers.pixel_mean, towers.pixel_std),
             "size_divisibility": towers.image.patch_size[0],
             "image_encoder": towers.image,
             "text_encoder": towers.text,
-            **class_wording(cfg, prompted=prompts.LENGTH > 0),
+            "prompt_settings": prompt_settings(cfg, learned=cfg.MODEL.TEXT_PROMPTS.LENGTH > 0),
         }
 
     def identity(self) -> dict[str, Any]:
         """With the CLIP, and the sentences that class names were put into."""
-        prompted = self.text_encoder.prompts is not None
         return {
             **super().identity(),
             "clip": describe_clip(self.text_encoder.identity),
-            "templates": [] if prompted else list(self.templates),
+            "templates": list(self.prompt_settings.templates or ()),
         }
 
     def settings(self) -> dict[str, Any]:
@@ -89,7 +72,9 @@ class ClipSegmentor(ZeroShotSegmentor):
             "MODEL.CLIP.DENSE_TOKENS": self.image_encoder.dense_tokens,
             "MODEL.CLIP.FEATURE_LAYERS": list(self.image_encoder.feature_layers),
             # True without any synonyms is the same.
-            "MODEL.CLIP.SYNONYMS": any(name in self.synonyms for name in self.classes),
+            "MODEL.CLIP.SYNONYMS": any(
+                name in self.prompt_settings.synonyms for name in self.classes
+            ),
         }
 
     def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
@@ -111,7 +96,7 @@ class ClipSegmentor(ZeroShotSegmentor):
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
-        text = self.text_encoder.classifier(class_names, self.templates, self.synonyms)
+        text = self.text_encoder.classifier(class_names, self.prompt_settings)
         return self.image_encoder(images), text
 
 
@@ -138,22 +123,24 @@ def require_activation(found: Mapping[str, Any], own: Mapping[str, Any]) -> None
         )
 
 
-def class_wording(cfg: CfgNode, prompted: bool = False) -> dict[str, Any]:
-    """What class names are embedded with: ``templates`` and ``synonyms``, as ``MODEL.CLIP`` says.
+def prompt_settings(cfg: CfgNode, *, learned: bool = False) -> PromptSettings:
+    """What class names are embedded with, as ``MODEL.CLIP`` says.
 
     Synonyms are those of the classes of ``DATASETS.TRAIN`` and ``DATASETS.TEST``, whose names,
     seen and unseen, are checked here, before anything is trained.
 
     Args:
-        prompted: language prompts stand in for the templates.
+        learned: language prompts stand in for the templates.
 
     Raises:
         ZssError: see `class_tokens`; two sets have other synonyms for one name.
     """
     clip = cfg.MODEL.CLIP
-    templates = template_set(clip.TEMPLATE_SET) if clip.TEMPLATE_SET else clip.TEMPLATES
+    templates = template_set(clip.TEMPLATE_SET) if clip.TEMPLATE_SET else tuple(clip.TEMPLATES)
+    if learned:
+        templates = None
     tokenizer = get_tokenizer(clip.NAME)
-    synonyms: dict[str, Sequence[str]] = {}
+    synonyms: dict[str, tuple[str, ...]] = {}
     origin: dict[str, str] = {}
     for dataset in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
         metadata = MetadataCatalog.get(dataset)
@@ -162,7 +149,7 @@ def class_wording(cfg: CfgNode, prompted: bool = False) -> dict[str, Any]:
         if not classes:
             continue
         try:
-            class_tokens(tokenizer, classes, None if prompted else templates, own)
+            class_tokens(tokenizer, classes, PromptSettings(templates, own))
         except ZssError as error:
             raise ZssError(f"{dataset}: {error}") from None
         for name in classes:
@@ -173,7 +160,4 @@ def class_wording(cfg: CfgNode, prompted: bool = False) -> dict[str, Any]:
                     f"{list(words)} in {dataset}; set MODEL.CLIP.SYNONYMS False, or use one of them"
                 )
             origin.setdefault(name, dataset)
-    return {
-        "templates": templates,
-        "synonyms": {k: words for k, words in synonyms.items() if words},
-    }
+    return PromptSettings(templates, {name: words for name, words in synonyms.items() if words})

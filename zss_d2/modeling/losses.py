@@ -1,4 +1,4 @@
-"""Training losses."""
+"""Training losses; ``MODEL.LOSS.NAME`` names one of `LOSSES`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from zss_d2.config.registered import find
+
+LOSSES = Registry("LOSSES")
+"""Config and ignore label -> a module as `NELLoss` is one: logits and targets -> loss scalars, and
+``activate``, logits -> scores in 0..1."""
 
 # Logit of a class that is out of the question: probability and cost are 0.
 _NEVER = -1e4
@@ -162,11 +169,10 @@ class SoftmaxLoss(nn.Module):
         return {"loss_ce": self.weight * total / labelled}
 
 
-def build_criterion(cfg: CfgNode, ignore_label: int) -> NELLoss | SoftmaxLoss:
-    """The loss of ``cfg.MODEL.LOSS``, which also turns logits into scores."""
+@LOSSES.register()
+def nel(cfg: CfgNode, ignore_label: int) -> NELLoss:
+    """ZegCLIP's."""
     loss = cfg.MODEL.LOSS
-    if loss.NAME == "softmax":
-        return SoftmaxLoss(weight=loss.CE_WEIGHT, ignore_label=ignore_label)
     return NELLoss(
         focal_weight=loss.FOCAL_WEIGHT,
         focal_alpha=loss.FOCAL_ALPHA,
@@ -175,6 +181,21 @@ def build_criterion(cfg: CfgNode, ignore_label: int) -> NELLoss | SoftmaxLoss:
         ignore_label=ignore_label,
         ignored_are_negatives=loss.IGNORED == "negatives",
     )
+
+
+@LOSSES.register()
+def softmax(cfg: CfgNode, ignore_label: int) -> SoftmaxLoss:
+    """Cross-entropy."""
+    return SoftmaxLoss(weight=cfg.MODEL.LOSS.CE_WEIGHT, ignore_label=ignore_label)
+
+
+def build_criterion(cfg: CfgNode, ignore_label: int) -> nn.Module:
+    """The loss of ``cfg.MODEL.LOSS``, which also turns logits into scores.
+
+    Raises:
+        ZssError: no such loss is registered.
+    """
+    return find(LOSSES, cfg.MODEL.LOSS.NAME, "MODEL.LOSS.NAME")(cfg, ignore_label)
 
 
 def _mean_over_ranks(value: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 
-from zss_d2.clip import build_clip_towers
+from zss_d2.clip import PromptSettings, build_clip_towers
 from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
 
 TAGS = {"toy": {"hf_hub": "some/repo/"}}
@@ -22,7 +22,10 @@ def main() -> None:
     open_clip.pretrained._PRETRAINED["zss-tiny"] = TAGS
     for rank in range(2):
         classifier = TextClassifier(
-            ("dog",), 64, lambda: build_clip_towers("zss-tiny", "toy").text, ["{}"], {}
+            ("dog",),
+            64,
+            lambda: build_clip_towers("zss-tiny", "toy").text,
+            PromptSettings(["{}"]),
         )
         shape = tuple(classifier(("zebra",)).shape) if comm.get_rank() == rank else None
         # As the counts of an evaluation are.

@@ -12,7 +12,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.nn import functional as F
 
-from zss_d2.modeling.methods.clip_zss.glm import GlobalLearning, predict_cls
+from zss_d2.modeling.methods.clip_zss.glm import GLM, predict_cls
 
 DIM, BANK, TEMPERATURE = 6, 5, 0.3
 
@@ -50,7 +50,7 @@ def test_prediction_equals_the_slow_reference():
 
 
 def test_loss_equals_the_slow_reference_while_the_bank_fills_and_forgets():
-    module, bank = GlobalLearning(DIM, BANK, TEMPERATURE), []
+    module, bank = GLM(DIM, BANK, TEMPERATURE), []
     for step in range(4):
         cls, features = draw(step, 3)
         assert float(module(cls, features)) == pytest.approx(slow_loss(cls, features, bank), 1e-4)
@@ -59,7 +59,7 @@ def test_loss_equals_the_slow_reference_while_the_bank_fills_and_forgets():
 
 
 def test_without_a_bank_one_image_has_no_negatives():
-    module = GlobalLearning(DIM, 0, TEMPERATURE)
+    module = GLM(DIM, 0, TEMPERATURE)
     cls, features = draw(0, 1)
     for _ in range(2):
         assert module(cls, features) == 0
@@ -68,17 +68,17 @@ def test_without_a_bank_one_image_has_no_negatives():
 
 def test_one_colour_images_give_finite_gradients():
     features = torch.zeros(2, DIM, 2, 2, requires_grad=True)
-    GlobalLearning(DIM, BANK, TEMPERATURE)(draw(0, 2)[0], features).backward()
+    GLM(DIM, BANK, TEMPERATURE)(draw(0, 2)[0], features).backward()
     assert features.grad.isfinite().all()
 
 
 def test_the_bank_is_no_part_of_a_checkpoint():
-    assert not GlobalLearning(DIM, BANK, TEMPERATURE).state_dict()
+    assert not GLM(DIM, BANK, TEMPERATURE).state_dict()
 
 
 def run_steps(batch: int) -> dict:
     """Three steps on this process's share of each batch."""
-    module, losses, gradients = GlobalLearning(DIM, BANK, TEMPERATURE), [], []
+    module, losses, gradients = GLM(DIM, BANK, TEMPERATURE), [], []
     share = batch // comm.get_world_size()
     mine = slice(comm.get_rank() * share, (comm.get_rank() + 1) * share)
     for step in range(3):

@@ -1,13 +1,23 @@
-"""Text adapters: class embeddings T (K, C) and a CLS token V_g (B, C) -> T_new (B, K, C)."""
+"""Text adapters: class embeddings T (K, C) and a CLS token V_g (B, C) -> T_new (B, K, C).
+
+``MODEL.TEXT_ADAPTER.NAME`` names one of `TEXT_ADAPTERS`.
+"""
 
 from __future__ import annotations
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.utils.registry import Registry
 from torch import Tensor, nn
+
+from zss_d2.config.registered import find
+
+TEXT_ADAPTERS = Registry("TEXT_ADAPTERS")
+"""Config and C -> a module as `RelationDescriptor` is one."""
 
 
 class RelationDescriptor(nn.Module):
-    """The class embeddings get to know which image they are asked about.
+    """Class embeddings that are conditioned on the image.
 
     T_new = Linear(concat[T * V_g, T]) (ZegCLIP, arXiv 2212.03588, section 3.4; used by LDVC).
 
@@ -45,3 +55,28 @@ class NoAdapter(nn.Module):
     def forward(self, text: Tensor, global_feature: Tensor) -> Tensor:
         """Arguments and result as of `RelationDescriptor`."""
         return text.expand(len(global_feature), -1, -1)
+
+
+@TEXT_ADAPTERS.register()
+def descriptor(cfg: CfgNode, dim: int) -> RelationDescriptor:
+    """ZegCLIP's and LDVC's."""
+    return RelationDescriptor(dim, cfg.MODEL.TEXT_ADAPTER.IDENTITY_INIT)
+
+
+@TEXT_ADAPTERS.register()
+def none(cfg: CfgNode, dim: int) -> NoAdapter:
+    """Class embeddings as CLIP has them."""
+    return NoAdapter()
+
+
+def build_text_adapter(cfg: CfgNode, dim: int) -> nn.Module:
+    """The adapter of ``MODEL.TEXT_ADAPTER``.
+
+    Args:
+        dim: C.
+
+    Raises:
+        ZssError: no such adapter is registered.
+    """
+    name = cfg.MODEL.TEXT_ADAPTER.NAME
+    return find(TEXT_ADAPTERS, name, "MODEL.TEXT_ADAPTER.NAME")(cfg, dim)

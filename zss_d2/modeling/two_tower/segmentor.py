@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.clip_segmentor import ClipSegmentor
+from zss_d2.modeling.inference.resize import upsample
 from zss_d2.modeling.losses import build_criterion
-from zss_d2.modeling.two_tower.adapter import NoAdapter, RelationDescriptor
+from zss_d2.modeling.two_tower.adapter import build_text_adapter
 
 
 class DecoderSegmentor(ClipSegmentor):
@@ -54,13 +55,9 @@ class DecoderSegmentor(ClipSegmentor):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         parts = super().from_config(cfg)
-        adapter = cfg.MODEL.TEXT_ADAPTER
-        dim = parts["image_encoder"].embed_dim
         return {
             **parts,
-            "descriptor": RelationDescriptor(dim, adapter.IDENTITY_INIT)
-            if adapter.NAME == "descriptor"
-            else NoAdapter(),
+            "descriptor": build_text_adapter(cfg, parts["image_encoder"].embed_dim),
             "criterion": build_criterion(cfg, parts["ignore_label"]),
             "aux_weight": cfg.MODEL.LOSS.AUX_WEIGHT,
         }
@@ -78,7 +75,7 @@ class DecoderSegmentor(ClipSegmentor):
     def losses(self, outputs: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The criterion's losses and, for the earlier layers together, ``loss_aux``."""
         *earlier, last = (
-            self.criterion(self.upsample(logits, targets.shape[-2:]), targets) for logits in outputs
+            self.criterion(upsample(logits, targets.shape[-2:]), targets) for logits in outputs
         )
         if earlier:
             last["loss_aux"] = self.aux_weight * sum(sum(losses.values()) for losses in earlier)

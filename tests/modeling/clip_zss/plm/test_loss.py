@@ -9,7 +9,7 @@ from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.criterion import PixelLosses
 from zss_d2.modeling.methods.clip_zss.plm.loss import (
     ABSENT,
-    PixelLearning,
+    PLM,
     RegionSettings,
     prototype_logits,
 )
@@ -17,12 +17,12 @@ from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
 from zss_d2.modeling.methods.clip_zss.plm.synthesizer import Synthesizer
 
 DIM, SEEN, ALPHA, BETA = 8, 3, 5.0, 7.0
-REGIONS = RegionSettings((2, 4), 4, 0.8, min_tokens=1, min_cosine=-1.0, min_open=0.0)
+REGIONS = RegionSettings((2, 4), 4, 0.8, min_tokens=1, min_unlabeled_fraction=0.0)
 
 
-def learning(prototypes: str, detach: bool = False) -> PixelLearning:
+def learning(prototypes: str, detach: bool = False) -> PLM:
     synthesizer = Synthesizer(DIM, 1, 2, 16) if prototypes == "synthesizer" else None
-    return PixelLearning(
+    return PLM(
         REGIONS,
         prototypes=prototypes,
         synthesizer=synthesizer,

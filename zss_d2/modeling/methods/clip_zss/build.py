@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import nn
 
-from zss_d2.clip import ClipTowers, build_clip_towers
+from zss_d2.clip import ClipTowers
+from zss_d2.clip.towers import joint_dim
 from zss_d2.errors import ZssError
-from zss_d2.modeling.clip_segmentor import class_wording
+from zss_d2.modeling.attention import check_heads
+from zss_d2.modeling.clip_segmentor import prompt_settings
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
-from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier, joint_dim
-from zss_d2.modeling.methods.clip_zss.criterion import Learner, PixelLosses
-from zss_d2.modeling.methods.clip_zss.glm import GlobalLearning
-from zss_d2.modeling.methods.clip_zss.plm.loss import (
-    PixelLearning,
-    RegionSettings,
-)
+from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
+from zss_d2.modeling.methods.clip_zss.criterion import DistillationCriterion, PixelLosses
+from zss_d2.modeling.methods.clip_zss.glm import GLM
+from zss_d2.modeling.methods.clip_zss.plm.loss import PLM, RegionSettings
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
 from zss_d2.modeling.methods.clip_zss.plm.synthesizer import Synthesizer
 from zss_d2.modeling.methods.clip_zss.students import build_student
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
-from zss_d2.modeling.methods.clip_zss.teacher_cache import CachedTeacher
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 
 STATISTICS = {
@@ -43,12 +39,12 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
     """
     settings = cfg.MODEL.CLIP_ZSS
     _check(settings)
-    if settings.TEACHER_CACHE:
-        _check_images_repeat(cfg)
-    base_kwargs = cls.base_kwargs(cfg, *_statistics(settings.STATISTICS))
     dim = joint_dim(cfg.MODEL.CLIP.NAME)
+    if settings.TEACHER and _has_synthesizer(settings):
+        check_heads(settings.SYNTHESIZER.NUM_HEADS, dim, "MODEL.CLIP_ZSS.SYNTHESIZER.NUM_HEADS")
+    base_kwargs = cls.base_kwargs(cfg, *_statistics(settings.STATISTICS))
     student = build_student(cfg, dim)
-    towers = _towers(cfg) if settings.TEACHER else None
+    towers = ClipTowers.from_config(cfg, plain=True) if settings.TEACHER else None
     return {
         **base_kwargs,
         "size_divisibility": student.size_divisibility,
@@ -56,7 +52,7 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
         "classifier": _classifier(cfg, base_kwargs["classes"], dim, towers),
         "alpha": settings.ALPHA,
         "cosine": settings.COSINE,
-        "learner": _learner(cfg, base_kwargs, dim, towers) if towers else None,
+        "learner": _criterion(cfg, base_kwargs, dim, towers) if towers else None,
         "loss_stride": settings.LOSS_STRIDE,
     }
 
@@ -66,28 +62,10 @@ def _check(settings: CfgNode) -> None:
         raise ZssError("MODEL.CLIP_ZSS.CE_WEIGHT and NEL_WEIGHT are both 0; nothing uses labels")
 
 
-def _check_images_repeat(cfg: CfgNode) -> None:
-    images = cfg.INPUT
-    if images.CROP.ENABLED or images.COLOR_AUG or images.SCALE_RANGE[0] != images.SCALE_RANGE[1]:
-        raise ZssError(
-            "MODEL.CLIP_ZSS.TEACHER_CACHE remembers whole images; set INPUT.CROP.ENABLED False, "
-            "INPUT.COLOR_AUG False and INPUT.SCALE_RANGE '(1.0, 1.0)', or TEACHER_CACHE ''"
-        )
-
-
 def _statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of RGB in 0..255."""
     mean, std = STATISTICS[name]
     return [255 * x for x in mean], [255 * x for x in std]
-
-
-def _towers(cfg: CfgNode) -> ClipTowers:
-    return build_clip_towers(
-        cfg.MODEL.CLIP.NAME,
-        cfg.MODEL.CLIP.PRETRAINED,
-        quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
-        dense_tokens=cfg.MODEL.CLIP.DENSE_TOKENS,
-    )
 
 
 def _classifier(
@@ -96,32 +74,34 @@ def _classifier(
     classifier = TextClassifier(
         classes,
         dim,
-        text_encoder=lambda: (towers or _towers(cfg)).text,
-        **class_wording(cfg),
+        text_encoder=lambda: (towers or ClipTowers.from_config(cfg, plain=True)).text,
+        prompt_settings=prompt_settings(cfg),
     ).to(cfg.MODEL.DEVICE)
     if towers:
         classifier.embed_own_classes()
     return classifier
 
 
-def _learner(cfg: CfgNode, base_kwargs: dict[str, Any], dim: int, towers: ClipTowers) -> Learner:
+def _criterion(
+    cfg: CfgNode, base_kwargs: dict[str, Any], dim: int, towers: ClipTowers
+) -> DistillationCriterion:
     settings = cfg.MODEL.CLIP_ZSS
     global_on, pixel_on = settings.GLOBAL_WEIGHT > 0, settings.PSEUDO_WEIGHT > 0
-    return Learner(
+    return DistillationCriterion(
         teacher=_teacher(settings, base_kwargs, towers) if global_on or pixel_on else None,
         pixel_losses=_pixel_losses(cfg),
-        global_learning=GlobalLearning(dim, settings.BANK_SIZE, settings.GLOBAL_TEMPERATURE)
+        global_learning=GLM(dim, settings.BANK_SIZE, settings.GLOBAL_TEMPERATURE)
         if global_on
         else None,
-        pixel_learning=_pixel_learning(settings, dim) if pixel_on else None,
+        pixel_learning=_plm(settings, dim) if pixel_on else None,
         global_weight=settings.GLOBAL_WEIGHT,
         pseudo_weight=settings.PSEUDO_WEIGHT,
         bce_weight=settings.BCE_WEIGHT,
     )
 
 
-def _teacher(settings: CfgNode, base_kwargs: dict[str, Any], towers: ClipTowers) -> nn.Module:
-    teacher = Teacher(
+def _teacher(settings: CfgNode, base_kwargs: dict[str, Any], towers: ClipTowers) -> Teacher:
+    return Teacher(
         towers.image,
         pixel_mean=towers.pixel_mean,
         pixel_std=towers.pixel_std,
@@ -129,9 +109,6 @@ def _teacher(settings: CfgNode, base_kwargs: dict[str, Any], towers: ClipTowers)
         student_std=base_kwargs["pixel_std"],
         size=settings.TEACHER_SIZE,
     )
-    if not settings.TEACHER_CACHE:
-        return teacher
-    return CachedTeacher(teacher, Path(settings.TEACHER_CACHE))
 
 
 def _pixel_losses(cfg: CfgNode) -> PixelLosses:
@@ -151,12 +128,16 @@ def _pixel_losses(cfg: CfgNode) -> PixelLosses:
     )
 
 
-def _pixel_learning(settings: CfgNode, dim: int) -> PixelLearning:
+def _has_synthesizer(settings: CfgNode) -> bool:
+    return settings.PSEUDO_WEIGHT > 0 and settings.PROTOTYPES == "synthesizer"
+
+
+def _plm(settings: CfgNode, dim: int) -> PLM:
     parts = settings.SYNTHESIZER
     synthesizer = None
-    if settings.PROTOTYPES == "synthesizer":
+    if _has_synthesizer(settings):
         synthesizer = Synthesizer(dim, parts.NUM_LAYERS, parts.NUM_HEADS, parts.FFN_DIM)
-    return PixelLearning(
+    return PLM(
         region_settings(settings),
         prototypes=settings.PROTOTYPES,
         synthesizer=synthesizer,
@@ -173,6 +154,5 @@ def region_settings(settings: CfgNode) -> RegionSettings:
         iterations=settings.ITERATIONS,
         threshold=settings.FUSION_THRESHOLD,
         min_tokens=settings.MIN_TOKENS,
-        min_cosine=settings.MIN_COSINE,
-        min_open=settings.MIN_OPEN,
+        min_unlabeled_fraction=settings.MIN_UNLABELED_FRACTION,
     )

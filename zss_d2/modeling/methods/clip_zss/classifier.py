@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
-from zss_d2.clip import TextEncoder
+from zss_d2.clip import PromptSettings, TextEncoder
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import describe_clip, require_activation, shortened
-from zss_d2.modeling.methods.clip_zss.teacher import Unsaved
+from zss_d2.modeling.methods.clip_zss.teacher import FrozenReference
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,7 @@ class TextClassifier(nn.Module):
         class_names: Sequence[str],
         dim: int,
         text_encoder: Callable[[], TextEncoder],
-        templates: Sequence[str],
-        synonyms: Mapping[str, Sequence[str]],
+        prompt_settings: PromptSettings,
     ):
         """
         Args:
@@ -39,22 +37,25 @@ class TextClassifier(nn.Module):
             dim: C, CLIP's joint dimension.
             text_encoder: builds the text tower, or hands out one that exists; called when first
                 needed.
-            templates, synonyms: see `TextEncoder.classifier`.
+            prompt_settings: sentences and synonyms that names are embedded with.
         """
         super().__init__()
         self.class_names = tuple(class_names)
-        self.templates = tuple(templates)
-        self.synonyms = dict(synonyms)
+        self.prompt_settings = prompt_settings
         self._text_encoder = text_encoder
-        self.encoder: Unsaved[TextEncoder] | None = None
+        self.encoder: FrozenReference[TextEncoder] | None = None
         # NaN until they are embedded or come from a checkpoint.
         self.register_buffer("embeddings", torch.full((len(class_names), dim), torch.nan))
+        # Known beforehand, so that `forward` depends on no value and can be exported.
+        self._filled = False
+        self.register_load_state_dict_post_hook(_look_at_the_table)
         # CLIP that made them; empty: unknown.
         self._clip: Mapping[str, Any] = {}
 
     def embed_own_classes(self) -> None:
         """Fill the table of the training data set's classes with the text tower."""
         self.embeddings = self._embed(self.class_names).clone()
+        self._filled = True
         self._clip = _identity_of(self.encoder)
 
     def identity(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class TextClassifier(nn.Module):
         if self._clip and found["clip"]:
             _require_same_clip(found["clip"], self._clip)
         missing = [name for name in self.class_names if name not in shared]
-        if missing and bool(self.embeddings.isnan().any()):
+        if missing and not self._filled:
             raise ZssError(
                 f"the checkpoint has no text embedding of {len(missing)} classes, such as "
                 f"{missing[0]!r}; give the DATASETS.TRAIN of its training, or "
@@ -113,7 +114,7 @@ class TextClassifier(nn.Module):
         """
         if not set(names) <= set(self.class_names):
             return self._embed(names)
-        if bool(self.embeddings.isnan().any()):
+        if not self._filled:
             raise ZssError(
                 "MODEL.CLIP_ZSS.TEACHER is False and no checkpoint is loaded, so the classes have "
                 "no text embeddings; give MODEL.WEIGHTS, or set it to True"
@@ -121,20 +122,25 @@ class TextClassifier(nn.Module):
         return self.embeddings[[self.class_names.index(name) for name in names]]
 
     def _sentences(self) -> dict[str, Any]:
-        synonyms = {n: list(w) for n, w in self.synonyms.items() if n in self.class_names}
-        return {"templates": list(self.templates), "synonyms": synonyms}
+        prompts = self.prompt_settings
+        synonyms = {n: list(w) for n, w in prompts.synonyms.items() if n in self.class_names}
+        return {"templates": list(prompts.templates), "synonyms": synonyms}
 
     def _embed(self, names: Sequence[str]) -> Tensor:
         if self.encoder is None:
-            encoder = Unsaved(self._text_encoder()).to(self.embeddings.device)
+            encoder = FrozenReference(self._text_encoder()).to(self.embeddings.device)
             if self._clip:
                 # The table came with a checkpoint; what stands beside it must be of the same CLIP.
                 _require_same_clip(self._clip, _identity_of(encoder))
             self.encoder = encoder
-        return self.encoder.module.classifier(names, self.templates, self.synonyms)
+        return self.encoder.module.classifier(names, self.prompt_settings)
 
 
-def _identity_of(encoder: Unsaved[TextEncoder]) -> dict[str, Any]:
+def _look_at_the_table(module: TextClassifier, _: Any) -> None:
+    module._filled = not bool(module.embeddings.isnan().any())
+
+
+def _identity_of(encoder: FrozenReference[TextEncoder]) -> dict[str, Any]:
     clip = encoder.module.identity
     return {**describe_clip(clip), "text_fingerprint": clip.text_fingerprint()}
 
@@ -160,18 +166,3 @@ def _require_same_clip(found: Mapping[str, Any], own: Mapping[str, Any]) -> None
         f"CLIP {found['name']}, and {own['pretrained']!r} of {own['name']} are others; set "
         "MODEL.CLIP.NAME and MODEL.CLIP.PRETRAINED as in its training"
     )
-
-
-def joint_dim(clip_name: str) -> int:
-    """C of an open_clip model, without building it.
-
-    Raises:
-        ZssError: unknown name.
-    """
-    config = open_clip.get_model_config(clip_name)
-    if config is None:
-        raise ZssError(
-            f"MODEL.CLIP.NAME is {clip_name!r}, which open_clip does not know; "
-            "`python -c 'import open_clip; print(open_clip.list_models())'` lists the names"
-        )
-    return config["embed_dim"]

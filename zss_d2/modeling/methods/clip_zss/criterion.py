@@ -9,11 +9,10 @@ from torch.nn import functional as F
 
 from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
-from zss_d2.modeling.methods.clip_zss.glm import GlobalLearning
-from zss_d2.modeling.methods.clip_zss.plm.loss import PixelLearning
+from zss_d2.modeling.methods.clip_zss.glm import GLM
+from zss_d2.modeling.methods.clip_zss.plm.loss import PLM
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import resize_labels
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
-from zss_d2.modeling.methods.clip_zss.teacher_cache import CachedTeacher
 
 
 class PixelLosses(nn.Module):
@@ -42,8 +41,8 @@ class PixelLosses(nn.Module):
         return losses
 
 
-class LearnerInputs(NamedTuple):
-    """What student and teacher say of normalised, padded images (B, 3, H, W)."""
+class DistillationInputs(NamedTuple):
+    """Outputs of student and teacher for normalised, padded images (B, 3, H, W)."""
 
     features: Tensor  # of the student, (B, C, h, w)
     logits: Tensor  # of the seen classes, (B, K, h, w)
@@ -52,16 +51,19 @@ class LearnerInputs(NamedTuple):
     inside: Tensor  # (B, H, W) bool, False in the padding
 
 
-class Learner(nn.Module):
-    """L = L_global + NEL(x, F) + CE(x, F) + BCE(P_seen, T_seen)."""
+class DistillationCriterion(nn.Module):
+    """L = L_global + NEL(x, F) + CE(x, F) + BCE(P_seen, T_seen).
+
+    Checkpoints and ``SOLVER.LR_FACTORS`` know what it trains as ``learner.pixel_learning``.
+    """
 
     def __init__(
         self,
         *,
-        teacher: Teacher | CachedTeacher | None,
+        teacher: Teacher | None,
         pixel_losses: PixelLosses,
-        global_learning: GlobalLearning | None = None,
-        pixel_learning: PixelLearning | None = None,
+        global_learning: GLM | None = None,
+        pixel_learning: PLM | None = None,
         global_weight: float = 1.0,
         pseudo_weight: float = 1.0,
         bce_weight: float = 1.0,
@@ -83,10 +85,10 @@ class Learner(nn.Module):
         self.pseudo_weight = pseudo_weight if pixel_learning is not None else 0.0
         self.bce_weight = bce_weight
 
-    def forward(self, x: LearnerInputs, targets: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: DistillationInputs, targets: Tensor) -> dict[str, Tensor]:
         """
         Args:
-            x: what the networks say.
+            x: outputs of the networks.
             targets: (B, H', W'), seen ids or `UNLABELLED`; its size is that of the pixel losses.
 
         Returns:

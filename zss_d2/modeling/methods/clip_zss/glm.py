@@ -1,4 +1,4 @@
-"""Global learning (GLM): the student's dense features must be able to rebuild CLIP's CLS token."""
+"""Global learning module (GLM): CLIP's CLS token is predicted from the student's dense features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def info_nce(predicted: Tensor, keys: Tensor, own: Tensor, temperature: float) -
     return F.cross_entropy(logits, own)
 
 
-class GlobalLearning(nn.Module):
+class GLM(nn.Module):
     """InfoNCE of predicted against CLIP's CLS tokens.
 
     Negatives are the CLS tokens of the other images of the batch, on all ranks, and a bank of the

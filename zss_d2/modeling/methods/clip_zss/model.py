@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import build_parts
 from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
-from zss_d2.modeling.methods.clip_zss.criterion import Learner, LearnerInputs
+from zss_d2.modeling.methods.clip_zss.criterion import (
+    DistillationCriterion,
+    DistillationInputs,
+)
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED, resize_labels
 from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
@@ -23,9 +26,9 @@ _TABLE = "classifier.embeddings"
 
 @META_ARCH_REGISTRY.register()
 class CLIPZSS(ZeroShotSegmentor):
-    """Any encoder as a zero-shot segmenter, taught by CLIP; CLIP's image tower is not needed later.
+    """Any encoder as a zero-shot segmenter, distilled from CLIP.
 
-    Scores are softmax(alpha cos(R, T)).
+    Only training needs CLIP's image tower. Scores are softmax(alpha cos(R, T)).
     """
 
     relies_on = ("MODEL.CLIP_ZSS.SYNTHESIZER.NUM_HEADS",)
@@ -38,7 +41,7 @@ class CLIPZSS(ZeroShotSegmentor):
         classifier: TextClassifier,
         alpha: float,
         cosine: bool,
-        learner: Learner | None = None,
+        learner: DistillationCriterion | None = None,
         loss_stride: int = 1,
         **base_kwargs: Any,
     ):
@@ -48,7 +51,7 @@ class CLIPZSS(ZeroShotSegmentor):
             classifier: class names -> unit-norm embeddings.
             alpha: scale of the text logits.
             cosine: bring features to unit norm before they are compared with text.
-            learner: what training needs; None: a model for inference.
+            learner: the losses of a training; None: a model for inference.
             loss_stride: step of the pixels that the losses look at, px.
             base_kwargs: arguments of `ZeroShotSegmentor`.
         """
@@ -86,8 +89,8 @@ class CLIPZSS(ZeroShotSegmentor):
     def activate(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=1)
 
-    def training_outputs(self, images: Tensor) -> LearnerInputs:
-        """What student and teacher say.
+    def training_outputs(self, images: Tensor) -> DistillationInputs:
+        """Outputs of student and teacher.
 
         Raises:
             ZssError: the model was built for inference.
@@ -95,7 +98,7 @@ class CLIPZSS(ZeroShotSegmentor):
         if self.learner is None:
             raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
         features, text = self.student(images), self.classifier(self.train_classes)
-        return LearnerInputs(
+        return DistillationInputs(
             features=features,
             logits=self._text_logits(features, text),
             text=text,
@@ -104,8 +107,8 @@ class CLIPZSS(ZeroShotSegmentor):
             inside=(images != 0).any(dim=1),
         )
 
-    def losses(self, outputs: LearnerInputs, targets: Tensor) -> dict[str, Tensor]:
-        """See `Learner`."""
+    def losses(self, outputs: DistillationInputs, targets: Tensor) -> dict[str, Tensor]:
+        """See `DistillationCriterion`."""
         targets = targets.where(targets != self.ignore_label, UNLABELLED)
         size = [side // self.loss_stride for side in targets.shape[1:]]
         return self.learner(outputs, resize_labels(targets, size))

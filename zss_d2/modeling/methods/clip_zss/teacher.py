@@ -1,4 +1,4 @@
-"""CLIP's frozen towers as a student sees them: beside the model, never inside its checkpoint."""
+"""CLIP's frozen image tower as the teacher: part of the training, never of the checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.clip import ImageEncoder, ImageFeatures
-from zss_d2.clip.identity import has_quick_gelu
 from zss_d2.errors import ZssError
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Unsaved(nn.Module, Generic[Module]):
+class FrozenReference(nn.Module, Generic[Module]):
     """Holds a frozen module that moves with its parent but is not among its parameters or state."""
 
     def __init__(self, module: Module):
@@ -28,7 +27,7 @@ class Unsaved(nn.Module, Generic[Module]):
     def module(self) -> Module:
         return self._held[0]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Unsaved:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenReference:
         self.module._apply(fn)
         return super()._apply(fn, recurse)
 
@@ -62,7 +61,7 @@ class Teacher(nn.Module):
                 f"MODEL.CLIP_ZSS.TEACHER_SIZE is {size}, no multiple of the patch, {patch}; use "
                 f"{max(patch, round(size / patch) * patch)}, or 0"
             )
-        self.tower = Unsaved(tower)
+        self.tower = FrozenReference(tower)
         self.size = size
         mean, std, old_mean, old_std = (
             torch.tensor(x).view(-1, 1, 1)
@@ -70,14 +69,6 @@ class Teacher(nn.Module):
         )
         self.register_buffer("scale", old_std / std, persistent=False)
         self.register_buffer("shift", (old_mean - mean) / std, persistent=False)
-
-    @property
-    def description(self) -> str:
-        """What its answers depend on beside the weights."""
-        tower = self.tower.module
-        statistics = [x.flatten().tolist() for x in (self.scale, self.shift)]
-        activation = " quickgelu" if has_quick_gelu(tower) else ""
-        return f"{tower.dense_tokens} {self.size} {statistics}{activation}"
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> ImageFeatures:

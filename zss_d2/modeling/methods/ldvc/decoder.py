@@ -11,30 +11,22 @@ from zss_d2.errors import ZssError
 from zss_d2.modeling.attention import CrossAttention
 from zss_d2.modeling.methods.ldvc.mask_head import build_mask_head
 from zss_d2.modeling.methods.ldvc.route_attention import RouteAttention
-
-STEPS = ("route", "cross", "ffn")
-NORMS = ("pre", "post")
+from zss_d2.modeling.methods.ldvc.settings import DecoderSettings
 
 
 class Residual(nn.Module):
-    """visual + gate * dropout(step(norm(visual), ...)), or with post-norm norm(visual + ...).
+    """visual + dropout(step(norm(visual), ...)), or with post-norm norm(visual + ...)."""
 
-    The gate is LayerScale: a learned factor per channel.
-    """
-
-    def __init__(self, step: nn.Module, dim: int, dropout: float, norm: str, layer_scale: float):
+    def __init__(self, step: nn.Module, dim: int, settings: DecoderSettings):
         super().__init__()
         self.step = step
         self.norm = nn.LayerNorm(dim)
-        self.post_norm = norm == "post"
-        self.dropout = nn.Dropout(dropout)
-        self.gate = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale else None
+        self.post_norm = settings.norm == "post"
+        self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, visual: Tensor, *others: Tensor) -> Tensor:
-        update = self.step(visual if self.post_norm else self.norm(visual), *others)
-        update = self.dropout(update)
-        visual = visual + (update if self.gate is None else self.gate * update)
-        return self.norm(visual) if self.post_norm else visual
+        update = self.dropout(self.step(visual if self.post_norm else self.norm(visual), *others))
+        return self.norm(visual + update) if self.post_norm else visual + update
 
 
 class LocalConsensusLayer(nn.Module):
@@ -43,48 +35,13 @@ class LocalConsensusLayer(nn.Module):
     Which of them a layer of the paper holds, and in what order, is not in the public sources.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        order: Sequence[str],
-        num_heads: int,
-        ffn_dim: int,
-        dropout: float,
-        norm: str,
-        layer_scale: float,
-        identity_values: bool,
-        route_windows: int,
-        route_topk: int,
-        route_lepe: int,
-    ):
-        """
-        Args:
-            order: some of `STEPS`, each at most once.
-            norm: "pre" or "post".
-            layer_scale: start of the gates, 0 for none.
-            identity_values: see `CrossAttention`.
-            route_windows, route_topk, route_lepe: see `RouteAttention`.
-        """
+    def __init__(self, dim: int, settings: DecoderSettings):
         super().__init__()
-        if norm not in NORMS:
-            raise ZssError(f"MODEL.LDVC.NORM is {norm!r}; use one of {', '.join(NORMS)}")
-        if set(order) - set(STEPS) or len(set(order)) < len(order):
-            raise ZssError(
-                f"MODEL.LDVC.ORDER is {list(order)}; give each of {', '.join(STEPS)} once or never"
-            )
-
-        def build(step: str) -> nn.Module:
-            if step == "route":
-                return RouteAttention(dim, num_heads, route_windows, route_topk, route_lepe)
-            if step == "cross":
-                return CrossAttention(dim, num_heads, dropout, identity_values)
-            return nn.Sequential(
-                nn.Linear(dim, ffn_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(ffn_dim, dim)
-            )
-
         self.steps = nn.ModuleDict(
-            {step: Residual(build(step), dim, dropout, norm, layer_scale) for step in order}
+            {
+                step: Residual(_build_step(step, dim, settings), dim, settings)
+                for step in settings.order
+            }
         )
 
     def forward(self, visual: Tensor, classes: Tensor, until: str | None = None) -> Tensor:
@@ -109,31 +66,19 @@ class LocalConsensusDecoder(nn.Module):
     The class embeddings are anchors: nothing here changes them.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        mask_head: str,
-        init_temperature: float,
-        init_bias: float,
-        num_features: int = 1,
-        **layer: object,
-    ):
+    def __init__(self, dim: int, settings: DecoderSettings, num_features: int = 1):
         """
         Args:
-            mask_head: "cosine", "attention" or "dot", see `build_mask_head`.
+            dim: C of the tokens and the class embeddings.
             num_features: dense tokens of so many CLIP layers come in and are joined linearly.
-            layer: arguments of `LocalConsensusLayer`.
         """
         super().__init__()
         self.join = nn.Linear(num_features * dim, dim) if num_features > 1 else nn.Identity()
         self.layers = nn.ModuleList(
-            LocalConsensusLayer(dim=dim, num_heads=num_heads, **layer) for _ in range(num_layers)
+            LocalConsensusLayer(dim, settings) for _ in range(settings.num_layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.mask_head = build_mask_head(mask_head, dim, num_heads, init_temperature, init_bias)
+        self.mask_head = build_mask_head(dim, settings)
 
     def forward(
         self, dense: Sequence[Tensor], classes: Tensor, every_layer: bool = False
@@ -171,3 +116,22 @@ class LocalConsensusDecoder(nn.Module):
     def _logits(self, visual: Tensor, classes: Tensor) -> Tensor:
         logits = self.mask_head(self.norm(visual).flatten(1, 2), classes)
         return logits.unflatten(2, visual.shape[1:3])
+
+
+def _build_step(name: str, dim: int, settings: DecoderSettings) -> nn.Module:
+    if name == "route":
+        return RouteAttention(
+            dim,
+            settings.num_heads,
+            settings.route_windows,
+            settings.route_topk,
+            settings.route_lepe,
+        )
+    if name == "cross":
+        return CrossAttention(dim, settings.num_heads, settings.dropout)
+    return nn.Sequential(
+        nn.Linear(dim, settings.ffn_dim),
+        nn.GELU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(settings.ffn_dim, dim),
+    )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zss_d2.errors import ZssError
-from zss_d2.modeling.attention import CrossAttention, dot_products
+from zss_d2.modeling.attention import AttentionScores, dot_products
+from zss_d2.modeling.methods.ldvc.settings import DecoderSettings
 
 
 class CosineHead(nn.Module):
@@ -39,33 +39,15 @@ class AttentionHead(nn.Module):
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.attention = CrossAttention(dim, num_heads, identity_values=True)
+        self.attention = AttentionScores(dim, num_heads)
 
     def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
         """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
         return self.attention.scores(visual, self.norm(classes)).transpose(1, 2)
 
 
-class DotHead(nn.Module):
-    """The plain dot product of tokens and classes."""
-
-    def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
-        """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
-        return dot_products(classes, visual)
-
-
-def build_mask_head(
-    name: str, dim: int, num_heads: int, init_temperature: float, init_bias: float
-) -> nn.Module:
-    """``MODEL.LDVC.MASK_HEAD``: "cosine", "attention" or "dot".
-
-    Raises:
-        ZssError: another name.
-    """
-    if name == "cosine":
-        return CosineHead(init_temperature, init_bias)
-    if name == "attention":
-        return AttentionHead(dim, num_heads)
-    if name == "dot":
-        return DotHead()
-    raise ZssError(f"MODEL.LDVC.MASK_HEAD is {name!r}; use cosine, attention or dot")
+def build_mask_head(dim: int, settings: DecoderSettings) -> nn.Module:
+    """``MODEL.LDVC.MASK_HEAD``: "cosine" or "attention"."""
+    if settings.mask_head == "cosine":
+        return CosineHead(settings.init_temperature, settings.init_bias)
+    return AttentionHead(dim, settings.num_heads)

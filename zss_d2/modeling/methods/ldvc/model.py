@@ -7,7 +7,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from zss_d2.clip.towers import joint_dim
+from zss_d2.modeling.attention import check_heads
 from zss_d2.modeling.methods.ldvc.decoder import LocalConsensusDecoder
+from zss_d2.modeling.methods.ldvc.settings import DecoderSettings
 from zss_d2.modeling.two_tower.segmentor import DecoderSegmentor
 
 
@@ -18,29 +21,15 @@ class LDVC(DecoderSegmentor):
     relies_on = (
         *DecoderSegmentor.relies_on,
         *(f"MODEL.LDVC.{key}" for key in ("NUM_HEADS", "NORM", "ORDER", "MASK_HEAD")),
-        *(f"MODEL.LDVC.{key}" for key in ("IDENTITY_VALUES", "ROUTE_WINDOWS", "ROUTE_TOPK")),
+        *(f"MODEL.LDVC.{key}" for key in ("ROUTE_WINDOWS", "ROUTE_TOPK")),
     )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        settings = DecoderSettings.from_config(cfg.MODEL.LDVC)
+        dim = joint_dim(cfg.MODEL.CLIP.NAME)
+        if settings.has_heads:
+            check_heads(settings.num_heads, dim, "MODEL.LDVC.NUM_HEADS")
         parts = super().from_config(cfg)
-        settings = cfg.MODEL.LDVC
-        decoder = LocalConsensusDecoder(
-            dim=parts["image_encoder"].embed_dim,
-            num_features=len(cfg.MODEL.CLIP.FEATURE_LAYERS),
-            num_layers=settings.NUM_LAYERS,
-            order=settings.ORDER,
-            num_heads=settings.NUM_HEADS,
-            ffn_dim=settings.FFN_DIM,
-            dropout=settings.DROPOUT,
-            norm=settings.NORM,
-            layer_scale=settings.LAYER_SCALE,
-            identity_values=settings.IDENTITY_VALUES,
-            route_windows=settings.ROUTE_WINDOWS,
-            route_topk=settings.ROUTE_TOPK,
-            route_lepe=settings.ROUTE_LEPE,
-            mask_head=settings.MASK_HEAD,
-            init_temperature=settings.INIT_TEMPERATURE,
-            init_bias=settings.INIT_BIAS,
-        )
+        decoder = LocalConsensusDecoder(dim, settings, len(cfg.MODEL.CLIP.FEATURE_LAYERS))
         return {**parts, "decoder": decoder}

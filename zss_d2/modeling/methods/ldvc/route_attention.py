@@ -87,6 +87,11 @@ class RouteAttention(nn.Module):
         batch, height, width, dim = tokens.shape
         windows = min(self.windows, height, width)
         pad_h, pad_w = -height % windows, -width % windows
+        # Windows that hold nothing but padding (a narrow grid) cannot be chosen. Counted from the
+        # sizes, not from a tensor, so that the module can be exported.
+        rows, columns = (height + pad_h) // windows, (width + pad_w) // windows
+        filled = ((height - 1) // rows + 1) * ((width - 1) // columns + 1)
+        topk = min(self.topk, filled)
         qkv = self.qkv(tokens)
         values = qkv[..., -dim:]
         qkv = F.pad(qkv, (0, 0, 0, pad_w, 0, pad_h))
@@ -94,8 +99,6 @@ class RouteAttention(nn.Module):
         real = to_windows(real[None, ..., None], windows)[0, ..., 0]  # (P, t)
 
         q, k, v = to_windows(qkv, windows).chunk(3, dim=-1)  # each (B, P, t, C)
-        # Windows that hold nothing but padding (a narrow grid) cannot be chosen.
-        topk = min(self.topk, int(real.any(dim=1).sum()))
         index = route(q, k, real, topk)
         item = torch.arange(batch, device=tokens.device)[:, None, None]
         k, v = k[item, index].flatten(2, 3), v[item, index].flatten(2, 3)  # (B, P, topk * t, C)

@@ -7,6 +7,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from zss_d2.clip.towers import joint_dim
+from zss_d2.modeling.attention import check_heads
 from zss_d2.modeling.methods.zegclip.decoder import TextQueryDecoder
 from zss_d2.modeling.two_tower.segmentor import DecoderSegmentor
 
@@ -21,10 +23,11 @@ class ZegCLIP(DecoderSegmentor):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        settings, dim = cfg.MODEL.ZEGCLIP, joint_dim(cfg.MODEL.CLIP.NAME)
+        check_heads(settings.NUM_HEADS, dim, "MODEL.ZEGCLIP.NUM_HEADS")
         parts = super().from_config(cfg)
-        settings = cfg.MODEL.ZEGCLIP
         decoder = TextQueryDecoder(
-            dim=parts["image_encoder"].embed_dim,
+            dim=dim,
             num_layers=settings.NUM_LAYERS,
             num_heads=settings.NUM_HEADS,
             ffn_dim=settings.FFN_DIM,

@@ -1,4 +1,4 @@
-"""From clusters of several scales to one set of regions per image (pixel learning, PLM)."""
+"""From clusters of several scales to one set of regions per image (PLM)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class Regions(NamedTuple):
 
     labels: Tensor  # (B, h, w), 0..M-1
     centroids: Tensor  # (B, M, C), unit norm
-    tightness: Tensor  # (B, M), mean cosine of the tokens to the centroid; 0 where empty
     sizes: Tensor  # (B, M), tokens
 
 
@@ -87,10 +86,9 @@ def multi_scale_regions(
     # An absent group must lose against every real one, whose cosine may be negative.
     absent = fused.abs().amax(dim=2) == 0
     similarity = (flat @ fused.transpose(1, 2)).masked_fill(absent[:, None], -2)  # (B, N, M)
-    cosine, labels = similarity.max(dim=2)
+    labels = similarity.argmax(dim=2)
     sizes = count(labels, fused.shape[1])
-    total = cosine.new_zeros(sizes.shape).scatter_add_(1, labels, cosine)
-    return Regions(labels.unflatten(1, dense.shape[2:]), fused, total / sizes.clamp(min=1), sizes)
+    return Regions(labels.unflatten(1, dense.shape[2:]), fused, sizes)
 
 
 def clusters_per_scale(tokens: Tensor, windows: Sequence[int], iterations: int) -> list[Clusters]:

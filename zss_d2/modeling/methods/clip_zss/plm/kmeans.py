@@ -1,4 +1,4 @@
-"""Spherical K-Means on dense tokens, for all images of a batch at once (pixel learning, PLM)."""
+"""Spherical K-Means on dense tokens, for all images of a batch at once (PLM)."""
 
 from __future__ import annotations
 

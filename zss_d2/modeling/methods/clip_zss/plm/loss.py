@@ -1,4 +1,4 @@
-"""Pixel learning (PLM): pseudo labels by clustering CLIP's tokens, pseudo prototypes for them."""
+"""Pixel learning module (PLM): pseudo labels from clusters of CLIP's tokens and their prototypes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ class RegionSettings(NamedTuple):
     iterations: int
     threshold: float
     min_tokens: int
-    min_cosine: float
-    min_open: float
+    min_unlabeled_fraction: float
 
 
 def pseudo_regions(dense: Tensor, settings: RegionSettings) -> Tensor:
     """Region ids (B, h, w) of CLIP's dense tokens (B, C, h, w); `UNLABELLED` where unusable."""
     regions = multi_scale_regions(dense, settings.windows, settings.iterations, settings.threshold)
-    return usable_regions(regions, settings.min_tokens, settings.min_cosine)
+    return usable_regions(regions, settings.min_tokens)
 
 
 class PixelTargets(NamedTuple):
@@ -53,7 +52,7 @@ class PixelTargets(NamedTuple):
     loss_bce: Tensor | None  # of the seen prototypes; None without synthesizer
 
 
-class PixelLearning(nn.Module):
+class PLM(nn.Module):
     """x = cat(alpha cos(R, T_seen), beta cos(R, P_pseudo)) and F for it.
 
     Only the pseudo prototypes of the own image compete.
@@ -127,7 +126,9 @@ class PixelLearning(nn.Module):
     ) -> FusedLabels:
         """F from CLIP's dense tokens; arguments as of `forward`, ``size`` of the features."""
         regions = pseudo_regions(dense, self.regions)
-        return fuse_labels(targets, regions, inside, num_seen, size, self.regions.min_open)
+        return fuse_labels(
+            targets, regions, inside, num_seen, size, self.regions.min_unlabeled_fraction
+        )
 
     def _prototype_source(self, dense: Tensor, features: Tensor) -> Tensor:
         if self.prototypes != "teacher":

@@ -26,14 +26,9 @@ class FusedLabels(NamedTuple):
     num_pseudo: int  # most regions of one image
 
 
-def usable_regions(regions: Regions, min_tokens: int, min_cosine: float) -> Tensor:
-    """Labels (B, h, w) of the regions, `UNLABELLED` where one is too small or too loose.
-
-    Args:
-        min_tokens: least size of a region.
-        min_cosine: least mean cosine of its tokens to its centroid.
-    """
-    usable = (regions.sizes >= min_tokens) & (regions.tightness >= min_cosine)  # (B, M)
+def usable_regions(regions: Regions, min_tokens: int) -> Tensor:
+    """Labels (B, h, w) of the regions, `UNLABELLED` where one has fewer than ``min_tokens``."""
+    usable = regions.sizes >= min_tokens  # (B, M)
     flat = regions.labels.flatten(1)
     return flat.where(usable.gather(1, flat), UNLABELLED).view_as(regions.labels)
 
@@ -44,7 +39,7 @@ def fuse_labels(
     inside: Tensor,
     num_seen: int,
     size: Sequence[int],
-    min_open: float = 0.0,
+    min_unlabeled_fraction: float = 0.0,
 ) -> FusedLabels:
     """F = ground truth of seen classes + pseudo masks on unlabelled pixels.
 
@@ -52,19 +47,19 @@ def fuse_labels(
         targets: (B, H, W), seen ids or `UNLABELLED`.
         regions: (B, h', w'), ids from 0 on, or `UNLABELLED` for no region.
         inside: (B, H, W), False in the padding of an image, which gets no pseudo labels.
-        size: (h, w) of the student's features. A region too thin to be met there has no features
-            to make a prototype of and stays unlabelled.
-        min_open: least share of a region's pixels without label; below it, the region is a labelled
-            object and what is left of it, such as its border, stays unlabelled.
+        size: (h, w) of the student's features. A region too thin to be sampled there has no
+            features to make a prototype of and stays unlabelled.
+        min_unlabeled_fraction: least share of a region's pixels without label; below it, the region
+            is a labelled object and what is left of it, such as its border, stays unlabelled.
     """
     regions = resize_labels(regions, targets.shape[1:])
     number = int(regions.max()) + 2  # column 0 is that of UNLABELLED
     pseudo = regions.where((targets == UNLABELLED) & inside, UNLABELLED)
     coarse = resize_labels(pseudo, size)
-    open_pixels, all_pixels, met = (
+    unlabelled, all_pixels, sampled = (
         count(x.flatten(1) + 1, number) for x in (pseudo, regions, coarse)
     )
-    present = (met > 0) & (open_pixels >= min_open * all_pixels)
+    present = (sampled > 0) & (unlabelled >= min_unlabeled_fraction * all_pixels)
     present[:, 0] = False
     names = (present.cumsum(dim=1) - 1 + num_seen).where(present, UNLABELLED)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from detectron2.modeling import Backbone
+from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
 from zss_d2.modeling.methods.clip_zss.students.norm import build_norm
@@ -80,20 +81,13 @@ class Block(nn.Module):
         )
         self.norms = nn.ModuleList(build_norm(norm, dim) for _ in range(2))
         self.scales = nn.Parameter(torch.full((2, dim, 1, 1), 1e-2))
-        self.drop_path = drop_path
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         normed = self.norms[0](x)
-        x = x + self._drop(self.scales[0] * (normed + self.attention(normed)))
-        return x + self._drop(self.scales[1] * self.mlp(self.norms[1](x)))
-
-    def _drop(self, update: Tensor) -> Tensor:
-        """Leave out the update of a random share of the images, and enlarge the others' by it."""
-        if self.drop_path == 0 or not self.training:
-            return update
-        keep = update.new_empty(len(update), 1, 1, 1).bernoulli_(1 - self.drop_path)
-        return update * keep / (1 - self.drop_path)
+        x = x + self.drop_path(self.scales[0] * (normed + self.attention(normed)))
+        return x + self.drop_path(self.scales[1] * self.mlp(self.norms[1](x)))
 
 
 class MSCAN(Backbone):
@@ -108,7 +102,9 @@ class MSCAN(Backbone):
         before = 3
         for name, dim, depth, ratio in zip(STAGES, size.dims, size.depths, MLP_RATIOS, strict=True):
             blocks = [Block(dim, ratio, next(rates), norm) for _ in range(depth)]
-            stage = nn.Sequential(_downsample(before, dim, norm), *blocks, ChannelNorm(dim))
+            # SegNeXt's own norms are LayerNorms with torch's epsilon.
+            norm_of_stage = LayerNorm2d(dim, eps=1e-5)
+            stage = nn.Sequential(_downsample(before, dim, norm), *blocks, norm_of_stage)
             self.add_module(name, stage)
             before = dim
 
@@ -122,13 +118,6 @@ class MSCAN(Backbone):
         for name in STAGES:
             x = features[name] = getattr(self, name)(x)
         return {name: features[name] for name in self._out_features}
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _downsample(before: int, dim: int, norm: str) -> nn.Module:
