@@ -3,7 +3,7 @@
 
 python benchmarks/data_loading.py --images 32 --rounds 5
 
-Needs no data: photos of COCO's size are generated. Runs on one core.
+Needs no data: images of COCO's size are generated. Runs on one core.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetFromList
 from PIL import Image
 
 import zss_d2  # noqa: F401  registers data sets
 from zss_d2.config.defaults import add_zss_config
 from zss_d2.data.files.listing import load_records
 from zss_d2.data.pipeline.augmentation import RandomColour, turn_hue
-from zss_d2.data.pipeline.loader import PackedRecords
 from zss_d2.data.pipeline.mapper import IGNORED_WHEN_CROPPING, ZeroShotMapper
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.spec.locations import prepared_location
@@ -45,18 +45,18 @@ COCO = load_benchmark("coco_stuff")
 
 
 def generate(folder: Path, number: int) -> list[dict]:
-    """Write JPEG photos and PNG masks of a dozen classes each; returns their records."""
+    """Write JPEG images and PNG masks of a dozen classes each; returns their records."""
     records = []
     for index in range(number):
         rng = np.random.default_rng(index)
         coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        photo = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).astype(float)
-        photo += rng.normal(0, 10, photo.shape)
+        image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).astype(float)
+        image += rng.normal(0, 10, image.shape)
         classes = rng.integers(0, len(COCO.classes), 12).astype(np.uint8)
         cells = classes[rng.integers(0, 12, (6, 8))]
         mask = cv2.resize(cells, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
         files = folder / f"{index:012d}.jpg", folder / f"{index:012d}.png"
-        Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(files[0], quality=92)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(files[0], quality=92)
         Image.fromarray(mask).save(files[1])
         records.append(
             {
@@ -143,6 +143,7 @@ def dominant(mapper: Callable[[dict], dict], records: Sequence[dict]) -> str:
         "read_image": "JPEG decoding",
         "read_mask": "PNG decoding",
         "check_labels": "value check",
+        "remap": "raw values to train ids",
         "hide_unseen": "hiding unseen",
         "get_transform": "choosing (crop: counting classes)",
         "transform": "applying (resize, crop, flip, colours)",
@@ -192,7 +193,7 @@ def register_full_size(folder: Path) -> None:
     for name, split in COCO.splits.items():
         records += load_records(prepared_location(COCO, split, folder), f"zss_coco_stuff_{name}")
     seconds, listed = time.perf_counter() - start, private_mib()
-    packed = PackedRecords(records)
+    packed = DatasetFromList(records)
     with_packed = private_mib()
     print(
         f"{len(records)} records: listed in {seconds:.2f} s, {listed - before:.0f} MiB as a list, "
@@ -206,13 +207,13 @@ def register_full_size(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=32, help="photos per round")
+    parser.add_argument("--images", type=int, default=32, help="images per round")
     parser.add_argument("--rounds", type=int, default=5, help="paired measurements")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{args.images} photos of {WIDTH}x{HEIGHT} px, crops of 512 px, 1 core")
+        print(f"{args.images} images of {WIDTH}x{HEIGHT} px, crops of 512 px, 1 core")
         compare(generate(Path(folder), args.images), args.rounds)
         register_full_size(Path(folder) / "full")
 

@@ -80,18 +80,18 @@ def test_only_unseen_pixels_change(plain, datasets):
 
 
 def test_augmentations_never_see_unseen_labels(datasets):
-    met = set()
+    sampled = set()
 
     class Spy(T.Augmentation):
         def get_transform(self, image, sem_seg):
-            met.update(np.unique(sem_seg).tolist())
+            sampled.update(np.unique(sem_seg).tolist())
             return T.NoOpTransform()
 
     mapper = ZeroShotMapper(is_train=True, augmentations=[Spy()])
     for record in DatasetCatalog.get("zss_voc_train"):
         mapper(record)
-    assert met
-    assert not met & UNSEEN_IDS
+    assert sampled
+    assert not sampled & UNSEEN_IDS
 
 
 def test_training_output(cfg, datasets):
@@ -160,14 +160,14 @@ def test_images_are_flipped_as_asked(cfg, flip, mirrored):
     cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE = (4, 4), (1.0, 1.0)
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     possible = [image, *(mirror(image) for mirror in mirrored)]
-    met = set()
+    sampled = set()
     for _ in range(20):
         augmented = T.AugInput(image.copy(), sem_seg=image[..., 0].copy())
         ZeroShotMapper(cfg, True).augmentations(augmented)
         assert np.array_equal(augmented.image[..., 0], augmented.sem_seg)
-        met |= {i for i, x in enumerate(possible) if np.array_equal(augmented.image, x)}
+        sampled |= {i for i, x in enumerate(possible) if np.array_equal(augmented.image, x)}
         assert any(np.array_equal(augmented.image, x) for x in possible)
-    assert len(met) == len(possible)
+    assert len(sampled) == len(possible)
 
 
 def test_a_mapper_survives_the_way_to_a_worker_process(cfg, datasets):
