@@ -146,3 +146,24 @@ def test_two_processes_train_on_a_data_set_of_ones_own(tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert "IoU-stripe" in results(tmp_path / "out")["zss_yard_val"]
+
+
+def test_the_help_is_whole():
+    process = subprocess.run(
+        [sys.executable, *SCRIPT, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0
+    for text in ("--config-file", "--eval-only", "--num-gpus", "--overwrite", "torchrun --nproc"):
+        assert text in process.stdout
+
+
+def test_main_is_imported_pickled_and_loads_nothing_heavy():
+    code = (
+        "import pickle, sys; from train_net import main; "
+        "assert pickle.loads(pickle.dumps(main)) is main; "
+        "assert not {'torch', 'detectron2'} & {*sys.modules}"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0, process.stderr
