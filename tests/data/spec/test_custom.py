@@ -56,6 +56,8 @@ def test_unseen_may_be_empty_and_facts_may_be_left_out(yard):
     custom = load_custom(rewrite(yard, unseen=[], ignore_label=None))
     assert custom.benchmark.unseen_names == ()
     assert custom.benchmark.ignore_label == 255
+    yard.write_text(yard.read_text().replace("unseen: []", "unseen:"))
+    assert load_custom(yard).benchmark.unseen_names == ()
 
 
 def test_masks_with_raw_ids_are_translated_as_they_are_read(yard, tmp_path):

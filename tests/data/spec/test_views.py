@@ -113,7 +113,7 @@ def test_the_check_counts_what_the_view_shows(fold, capsys):
             "unseen: [disc, square, ground, stripe]",
             "every class is named; leave",
         ),
-        ("hold_out: [disc]", "", "key 'top level': give either 'unseen', the classes that are"),
+        ("hold_out: [disc]", "", "key 'top level': give either 'unseen', the unseen classes"),
         ("hold_out:", "unseen: [disc]\nhold_out:", "key 'top level': give either 'unseen', the"),
         (
             "hold_out:",

@@ -30,6 +30,14 @@ from zss_d2.data.labels import MAX_LABEL
 from zss_d2.errors import ZssError
 
 Model = TypeVar("Model", bound=BaseModel)
+# What to write instead of a value of another type, by pydantic's names of errors.
+_REMEDIES = {
+    "list_type": "write a list, such as [sky, dog]",
+    "dict_type": "write lines of KEY: VALUE",
+    "model_type": "write lines of KEY: VALUE",
+    "string_type": "write text, in quotes if it looks like a number or a truth value",
+    "int_type": "write a whole number",
+}
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -130,6 +138,11 @@ class DatasetSpec(_Strict):
 
     # Validators get, in ``info.data``, the keys that stand above theirs and are right.
 
+    @field_validator("unseen", mode="before")
+    @classmethod
+    def _none(cls, names: Any) -> Any:
+        return [] if names is None else names
+
     @field_validator("things", "unseen", "synonyms")
     @classmethod
     def _known(cls, names: Any, info: ValidationInfo) -> Any:
@@ -192,8 +205,8 @@ class ViewSpec(_Strict):
     def _one_kind(self) -> ViewSpec:
         if (self.unseen is None) == (self.hold_out is None):
             raise ValueError(
-                "give either 'unseen', the classes that are unseen in the view, or 'hold_out', "
-                "those in whose favour the unseen ones of the base become void"
+                "give either 'unseen', the unseen classes of the view, or 'hold_out', which also "
+                "makes those of the base void"
             )
         return self
 
@@ -259,8 +272,8 @@ def _validated(path: Path, model: type[Model], data: dict) -> Model:
         raise wrong(path, _dotted(parents), text)
     if kind == "value_error":
         raise wrong(path, _dotted(problem["loc"]), problem["ctx"]["error"])
-    text = problem["msg"].replace("Input should", "should", 1)
-    raise wrong(path, _dotted(problem["loc"]), f"{text}, not {problem['input']!r:.60}")
+    remedy = _REMEDIES.get(kind) or problem["msg"].replace("Input should", "it should", 1)
+    raise wrong(path, _dotted(problem["loc"]), f"is {problem['input']!r:.60}; {remedy}")
 
 
 def _dotted(location: Iterable[int | str]) -> str:
