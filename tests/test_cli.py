@@ -21,11 +21,9 @@ atexit.register(lambda: sys.stderr.write(" ".join(sorted({{*sys.modules}} & {{*{
 from zss_d2.cli import main
 sys.exit(main())
 """
-# The mini CLIP's command reads its defaults from the recipe of its training.
-QUICK = [name for name in cli.COMMANDS if name != "mini-clip"]
 
 
-@pytest.mark.parametrize("arguments", [[], *([name] for name in QUICK)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
 def test_help_loads_nothing_heavy(arguments):
     process = subprocess.run(
         [sys.executable, "-c", REPORTING, *arguments, "--help"],

@@ -18,16 +18,16 @@ from zss_d2.clip.mini.tokenizer import CONTEXT_LENGTH, WORDS, ClosedVocabularyTo
 from zss_d2.clip.towers import get_tokenizer
 from zss_d2.data.synthetic.mini import CLASSES, THINGS
 from zss_d2.errors import ZssError
+from zss_d2.mini_clip.command import main
 from zss_d2.mini_clip.pairs import choose_mentioned, draw_pool, sample_batch, word_caption
 from zss_d2.mini_clip.pretrain import (
     Pretraining,
-    Recipe,
     contrastive_loss,
     learning_rate,
-    main,
     pretrain,
 )
 from zss_d2.mini_clip.probe import TEMPLATES, probe
+from zss_d2.mini_clip.recipe import Recipe
 
 WEIGHTS = Path(zss_d2.clip.mini.__file__).parent
 SEEDS = ("seed0", "seed1")

@@ -1,20 +1,12 @@
-"""Pretrains the mini CLIP on captions of generated scenes.
-
-    zss mini-clip --seed 0 --output seed0.safetensors
-
-No mask is used. Most patches are dropped while training, as in FLIP (arXiv 2212.00794), which saves
-more than half of the time. The same command continues a run that was interrupted.
-"""
+"""Pretraining of the mini CLIP on captions of generated scenes."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
 import pickle
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +19,10 @@ from torch.nn import functional as F
 
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.clip.towers import ClipTowers, assemble_towers, build_clip_towers
-from zss_d2.errors import ZssError, command
+from zss_d2.errors import ZssError
 from zss_d2.mini_clip.pairs import Batch, ScenePool, draw_pool, random_captions, sample_batch
 from zss_d2.mini_clip.probe import Probe, normalise, probe
-from zss_d2.utils.command_line import MAX_COUNT, MAX_SEED, Parser, check_output, whole
+from zss_d2.mini_clip.recipe import Recipe
 from zss_d2.utils.writing import write_atomic
 
 _LOG_PERIOD = 25
@@ -40,32 +32,6 @@ _TEXT_STREAM = 1_000_000  # a step number that pretraining never reaches
 _TEXT_BATCH = 128
 _TEXT_LR = 2e-3
 _READOUT_SCALE = 10.0  # unit-norm embeddings need it to give confident logits
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the weights depend on.
-
-    Attributes:
-        scenes: drawn once, sampled again with new captions and mirrored.
-        lr: peak of a cosine schedule; AdamW, weight_decay on matrices only.
-        text_warmup: steps in which the text tower alone learns to keep the words of a caption.
-        word_weight: of the loss that asks each embedding for the words of the caption, as CatLIP
-            (arXiv 2404.15653) does; it finds the patterns long before the contrastive loss would.
-        patch_drop: share of patches dropped, up to the last ``unmasked`` share of the steps.
-    """
-
-    seed: int = 0
-    steps: int = 1100
-    batch: int = 64
-    scenes: int = 12_000
-    lr: float = 1.5e-3
-    weight_decay: float = 0.05
-    warmup: int = 100
-    text_warmup: int = 200
-    word_weight: float = 10.0
-    patch_drop: float = 0.75
-    unmasked: float = 0.03
 
 
 class Pretraining:
@@ -252,34 +218,3 @@ def report(output: Path) -> None:
     data = output.read_bytes()
     print(f"{output}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
     print(f"probe of the file: {probe(build_clip_towers('mini', str(output)))}", flush=True)
-
-
-def make_parser() -> Parser:
-    default = Recipe()
-    parser = Parser(__doc__)
-
-    def number(option: str, low: int, value: int, text: str, high: int = MAX_COUNT) -> None:
-        parser.add_argument(
-            option, type=whole(low, high), default=value, metavar="N", help=f"{text} ({value})"
-        )
-
-    number("--seed", 0, default.seed, "of everything random", MAX_SEED)
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the .safetensors to write"
-    )
-    number("--steps", 1, default.steps, "of training")
-    number("--batch", 1, default.batch, "scenes a step")
-    number("--scenes", 1, default.scenes, "to draw")
-    number("--workers", 1, os.cpu_count() or 1, "processes that draw")
-    number("--probe-period", 0, 250, "steps; 0: only at the end")
-    return parser
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    args = make_parser().parse_args(argv)
-    check_output(args.output)
-    recipe = Recipe(seed=args.seed, steps=args.steps, batch=args.batch, scenes=args.scenes)
-    pretrain(recipe, args.output, workers=args.workers, probe_period=args.probe_period)
-    return 0
