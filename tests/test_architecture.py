@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # A package may import from those that stand before it.
 ORDER = (
     *("errors", "utils", "config", "data", "clip", "modeling", "evaluation", "engine"),
-    *("api", "analysis", "mini_clip", "cli"),
+    *("analysis", "api", "mini_clip", "cli"),
 )
 ROOMS = {
     "data": ("labels", "files", "spec", "pipeline", "prepare", "synthetic"),

@@ -2,48 +2,106 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from os import PathLike, fspath
+from pathlib import Path
 
 import torch
 
+from zss_d2.analysis.device import works
+from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
+from zss_d2.errors import ZssError
 from zss_d2.modeling import ZeroShotSegmentor
+
+logger = logging.getLogger(__name__)
+
+# Keys that have an argument of their own, and its name.
+_ARGUMENTS = {"MODEL.DEVICE": "device", "MODEL.WEIGHTS": "weights"}
 
 
 def load_model(
     config: str | PathLike[str],
     weights: str | PathLike[str] | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     opts: Sequence[str] = (),
 ) -> ZeroShotSegmentor:
     """The model of a config, with its weights, ready to segment.
 
+    It takes Detectron2's list of dicts, with ``image`` (3, H, W), RGB in 0..255, and returns one
+    dict per image, with ``sem_seg`` (K, H, W): see `ZeroShotSegmentor`. Work without gradients:
+    within `torch.inference_mode()`.
+
     Args:
-        config: yaml file of configs/, or ``config.yaml`` of a run.
-        weights: checkpoint; None: ``MODEL.WEIGHTS`` of the config, if it names one.
-        device: of `torch.device`, or "auto": CUDA where there is a GPU, else MPS, else the CPU.
-        opts: config keys and values, in turn.
+        config: yaml file, such as one of ``configs/``; or a run: its folder, or the ``config.yaml``
+            in there. Files that a run named by relative paths are looked for above its folder.
+        weights: checkpoint, a file or an address; None: that of the run, or ``MODEL.WEIGHTS`` of
+            the config.
+        device: "auto" (CUDA where there is a GPU, else MPS, else the CPU), or one of `torch.device`
+            of these three kinds.
+        opts: further config keys and values, in turn.
 
     Returns:
         A segmentor in evaluation mode.
 
     Raises:
-        ZssError: config or weights are missing, wrong, or do not belong together.
+        ZssError: config or weights are missing, wrong, or do not belong together; the device is
+            unknown or not there; ``weights`` is None and there are none to be found, though the
+            method has some to train.
     """
-    found = choose_device() if device == "auto" else device
-    overrides = ["MODEL.DEVICE", found, *opts]
-    if weights is not None:
-        overrides += ["MODEL.WEIGHTS", fspath(weights)]
-    cfg = load_config(config, overrides)
+    for key in opts[::2]:
+        if key in _ARGUMENTS:
+            raise ZssError(f"opts has {key}; give it as the argument {_ARGUMENTS[key]}")
+    # Of training alone, and only to be had on a GPU.
+    overrides = ["MODEL.DEVICE", _usable(device), "SOLVER.AMP.ENABLED", "False", *opts]
+    run = _run_of(Path(config))
+    if run is None:
+        cfg = load_config(config, overrides)
+        folder, found = "", cfg.MODEL.WEIGHTS
+    else:
+        cfg = run.config(overrides)
+        folder, found = str(run.path), run.checkpoint(cfg)
+    checkpoint = found if weights is None else fspath(weights)
     model = ZeroShotTrainer.build_model(cfg).eval()
-    ZeroShotCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if not checkpoint and any(x.requires_grad for x in model.parameters()):
+        raise ZssError(
+            f"{config} names no weights, and {cfg.MODEL.META_ARCHITECTURE} has some to train; "
+            "give a checkpoint as the argument weights"
+        )
+    logger.info("The weights are those of %s", checkpoint or "CLIP alone")
+    ZeroShotCheckpointer(model, folder).load(checkpoint)
     model.require_setting()
     return model
 
 
-def choose_device() -> str:
-    """The fastest kind of device that this machine has."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def fastest_device() -> str:
+    """The fastest kind of device that this machine has: "cuda", "mps" or "cpu"."""
+    return next(kind for kind in ("cuda", "mps", "cpu") if works(kind))
+
+
+def _usable(device: str | torch.device) -> str:
+    """What ``MODEL.DEVICE`` is to be; raises ZssError where this machine lacks it."""
+    if device == "auto":
+        return fastest_device()
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = None
+    if wanted is None or wanted.type not in ("cuda", "mps", "cpu"):
+        raise ZssError(
+            f"device is {str(device)!r}; give 'auto', 'cpu', 'mps', 'cuda', or one GPU, such as "
+            "'cuda:0'"
+        )
+    if not works(wanted):
+        raise ZssError(f"device is {str(device)!r}, which this machine lacks; give 'auto' or 'cpu'")
+    return str(wanted) if wanted.type == "cuda" else wanted.type
+
+
+def _run_of(config: Path) -> RunFolder | None:
+    """The run that ``config`` is the folder or the ``config.yaml`` of; None: it is of no run."""
+    if config.is_dir():
+        return RunFolder(config)
+    folder = RunFolder(config.parent)
+    is_run = config.name == folder.config_file.name and folder.is_run
+    return folder if is_run else None

@@ -21,7 +21,7 @@ def config_for_this_machine(config_file: Path, opts: Sequence[str] = ()) -> CfgN
     """
     cfg = load_config(config_file, opts)
     device = cfg.MODEL.DEVICE
-    if _works(device):
+    if works(device):
         return cfg
     instead = "cuda" if device.startswith("cuda") and torch.cuda.is_available() else "cpu"
     if "MODEL.DEVICE" in opts[::2]:
@@ -37,7 +37,8 @@ def config_for_this_machine(config_file: Path, opts: Sequence[str] = ()) -> CfgN
     return load_config(config_file, [*overrides, *opts])
 
 
-def _works(device: str) -> bool:
+def works(device: str | torch.device) -> bool:
+    """Whether this machine has a device of `torch.device`."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):  # the latter of a torch that was built without it

@@ -19,6 +19,7 @@ from zss_d2.analysis.names import check_different, short_names
 from zss_d2.config.values import value_of
 from zss_d2.config.yaml_file import read_yaml
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
+from zss_d2.engine.last_checkpoint import find_last_checkpoint
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import StoredCounts, counts_file, read_counts
 from zss_d2.evaluation.predictions import prediction_file
@@ -62,6 +63,11 @@ class RunFolder:
                 f"{reprlib.repr(content)}; put back the one that the run was started with"
             )
         return content
+
+    @property
+    def is_run(self) -> bool:
+        """Whether config.yaml is there and the whole one of a run; raises as `settings` does."""
+        return all(isinstance(self.settings.get(node), dict) for node in NODES)
 
     @property
     def has_results(self) -> bool:
@@ -159,6 +165,14 @@ class RunFolder:
                 overrides += [key, found] if found != str(Path(named)) else []
         return overrides
 
+    def checkpoint(self, cfg: CfgNode) -> str:
+        """The last checkpoint or, where there is none, ``MODEL.WEIGHTS`` of a config; "": neither.
+
+        Raises:
+            ZssError: ``last_checkpoint`` names no file of the folder.
+        """
+        return str(find_last_checkpoint(self.path) or cfg.MODEL.WEIGHTS)
+
     def model(self, cfg: CfgNode) -> nn.Module:
         """The model of a config, with the weights of the last checkpoint, in evaluation mode.
 
@@ -169,16 +183,14 @@ class RunFolder:
             ZssError: the checkpoint is damaged or of another model.
         """
         model = ZeroShotTrainer.build_model(cfg).eval()
-        checkpointer = ZeroShotCheckpointer(model, str(self.path))
-        trained = checkpointer.has_checkpoint()
-        checkpoint = checkpointer.get_checkpoint_file() if trained else cfg.MODEL.WEIGHTS
+        checkpoint = self.checkpoint(cfg)
         if not checkpoint and any(parameter.requires_grad for parameter in model.parameters()):
             print(
                 f"note: {self.path} holds no checkpoint and MODEL.WEIGHTS is empty: a model "
                 "without trained weights",
                 file=sys.stderr,
             )
-        checkpointer.load(checkpoint)
+        ZeroShotCheckpointer(model, str(self.path)).load(checkpoint)
         model.require_setting()
         return model
 
