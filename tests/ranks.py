@@ -12,6 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 import train_net
+import zss_d2.engine
 from zss_d2.engine import ZeroShotTrainer, argument_parser, parse_arguments, run
 
 
@@ -53,7 +54,7 @@ class WatchedTrainer(ZeroShotTrainer):
 
 
 def main(cfg: CfgNode, args: argparse.Namespace) -> object:
-    train_net.ZeroShotTrainer = WatchedTrainer
+    zss_d2.engine.ZeroShotTrainer = WatchedTrainer
     return train_net.main(cfg, args)
 
 

@@ -1,16 +1,18 @@
-"""The command line as users call it, in processes of its own."""
+"""The command line as users call it, where it matters in processes of its own."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import zss_d2.engine
 from tests.conftest import ROOT, TINY_CONFIG, prepare_voc
+from train_net import start
 from zss_d2.data.synthetic import toy_custom
 from zss_d2.data.synthetic.toy_voc import generate
 
@@ -36,19 +38,38 @@ def train_net(
     )
 
 
+@pytest.fixture
+def train_net_here(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """The same in this process: (exit status, what it says on stderr); logs stay as they are."""
+    monkeypatch.setattr(zss_d2.engine, "set_up", lambda cfg, args: None)
+    monkeypatch.chdir(ROOT)
+
+    def call(data: Path, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(data))
+        command = ["train_net.py", "--config-file", str(TINY_CONFIG), *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        try:
+            status = start()
+        except SystemExit as ended:
+            status = ended.code
+        return status, capsys.readouterr().err
+
+    return call
+
+
 def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
-def error_line(process: subprocess.CompletedProcess) -> str:
+def error_line(status: int, said: str) -> str:
     """The one line a failed command shows; the exit status must be 2 and no traceback be shown."""
-    assert process.returncode == 2, process.stderr
-    assert "Traceback" not in process.stderr + process.stdout
-    (line,) = [x for x in process.stderr.splitlines() if x.startswith("error: ")]
+    assert status == 2, said
+    assert "Traceback" not in said
+    (line,) = [x for x in said.splitlines() if x.startswith("error: ")]
     return line
 
 
-def test_train_evaluate_resume_and_two_processes_agree(voc_root, tmp_path):
+def test_train_evaluate_resume_and_two_processes_agree(voc_root, tmp_path, train_net_here):
     run = tmp_path / "run"
     train_net(voc_root, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", str(run)).check_returncode()
     trained = results(run)
@@ -57,11 +78,11 @@ def test_train_evaluate_resume_and_two_processes_agree(voc_root, tmp_path):
     assert trained["provenance"]["iteration"] == 4
 
     weights = ("MODEL.WEIGHTS", str(run / "model_final.pth"))
-    for name, processes in (("eval1", "1"), ("eval2", "2")):
-        out = ("OUTPUT_DIR", str(tmp_path / name))
-        train_net(
-            voc_root, "--num-gpus", processes, "--eval-only", *weights, *out
-        ).check_returncode()
+    test = ("--eval-only", *weights, "OUTPUT_DIR")
+    assert train_net_here(voc_root, *test, str(tmp_path / "eval1"))[0] == 0
+    two = train_net(voc_root, "--num-gpus", "2", *test, str(tmp_path / "eval2"))
+    two.check_returncode()
+    for name in ("eval1", "eval2"):
         evaluated = results(tmp_path / name)
         assert evaluated["zss_voc_val"] == metrics
         assert (
@@ -85,15 +106,16 @@ def test_train_evaluate_resume_and_two_processes_agree(voc_root, tmp_path):
     assert results(run)["provenance"]["iteration"] == 6
 
 
-def test_a_missing_data_set_is_named(tmp_path):
-    process = train_net(tmp_path / "nowhere", "OUTPUT_DIR", str(tmp_path))
-    assert "nowhere/zss/voc" in (line := error_line(process))
+def test_a_missing_data_set_is_named(tmp_path, train_net_here):
+    line = error_line(*train_net_here(tmp_path / "nowhere", "OUTPUT_DIR", str(tmp_path)))
+    assert "nowhere/zss/voc" in line
     assert "prepare_voc.py" in line
 
 
 def test_two_processes_without_data_fail_with_one_line(tmp_path):
     process = train_net(tmp_path / "nowhere", "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path))
-    assert "nowhere/zss/voc" in error_line(process)
+    said = process.stderr + process.stdout
+    assert "nowhere/zss/voc" in error_line(process.returncode, said)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +126,7 @@ def test_two_processes_without_data_fail_with_one_line(tmp_path):
         ("mask", "no mask for 1"),
     ],
 )
-def test_damaged_data_is_named_from_the_worker(tmp_path, damage, expected):
+def test_damaged_data_is_named_from_the_worker(tmp_path, damage, expected, train_net_here):
     generate(tmp_path / "VOC2012", num_train=4, num_val=1, seed=0)
     prepare_voc(tmp_path / "VOC2012", tmp_path, "--copy")
     image = next((tmp_path / "zss/voc/images/train").iterdir())
@@ -117,17 +139,19 @@ def test_damaged_data_is_named_from_the_worker(tmp_path, damage, expected):
         image.write_bytes(b"no image")
     else:
         mask.unlink()
-    line = error_line(train_net(tmp_path, "OUTPUT_DIR", str(tmp_path / "out")))
+    line = error_line(*train_net_here(tmp_path, "OUTPUT_DIR", str(tmp_path / "out")))
     assert expected in line
     assert image.stem in line
 
 
-def test_a_checkpoint_of_another_model_is_refused(voc_root, tmp_path):
+def test_a_checkpoint_of_another_model_is_refused(voc_root, tmp_path, train_net_here):
     run = ("SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path))
-    train_net(voc_root, *run).check_returncode()
+    assert train_net_here(voc_root, *run)[0] == 0
     weights = ("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
-    process = train_net(voc_root, "--eval-only", "MODEL.LDVC.NUM_LAYERS", "1", *weights)
-    assert "model_final.pth: belongs to another model" in error_line(process)
+    out = ("OUTPUT_DIR", str(tmp_path / "test"))
+    other = ("--eval-only", "MODEL.LDVC.NUM_LAYERS", "1")
+    line = error_line(*train_net_here(voc_root, *other, *weights, *out))
+    assert "model_final.pth: belongs to another model" in line
 
 
 def test_two_processes_train_on_a_data_set_of_ones_own(tmp_path):
