@@ -121,10 +121,10 @@ def test_attention_is_a_product_of_its_input_with_depthwise_neighbourhoods():
 def test_stochastic_depth_keeps_the_mean_and_rests_in_evaluation():
     block, x = Block(4, 2, 0.5, "GN"), torch.randn(400, 4, 3, 3)
     update = torch.ones_like(x)
-    kept = block.train()._drop(update)
+    kept = block.train().drop_path(update)
     assert set(kept.unique().tolist()) == {0.0, 2.0}
     assert kept.mean() == pytest.approx(1, abs=0.2)
-    assert torch.equal(block.eval()._drop(update), update)
+    assert torch.equal(block.eval().drop_path(update), update)
     assert torch.equal(block(x[:1]), block(x)[:1])
 
 

@@ -1,4 +1,4 @@
-"""Pixel learning module (PLM): pseudo labels from clusters of CLIP's tokens and their prototypes."""
+"""Pixel learning module (PLM): pseudo labels from clusters of CLIP's tokens, and prototypes."""
 
 from __future__ import annotations
 
