@@ -10,6 +10,7 @@ torchrun --nproc-per-node 8 train_net.py --config-file configs/ldvc_voc.yaml
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,5 +45,8 @@ def start() -> int:
     return 0
 
 
+if __name__ == "__mp_main__":
+    # One of several processes; until it listens, Ctrl-C just ends it, and the first one says so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 if __name__ == "__main__":
     sys.exit(start())

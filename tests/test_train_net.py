@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -191,3 +194,30 @@ def test_main_is_imported_pickled_and_loads_nothing_heavy():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
+def test_ctrl_c_while_two_processes_start_is_one_line(voc_root, tmp_path):
+    """Ctrl-C of a terminal goes to all of them; the spawned ones are still importing."""
+    command = [sys.executable, *SCRIPT, "--config-file", str(TINY_CONFIG), "--num-gpus", "2"]
+    process = subprocess.Popen(
+        [*command, "OUTPUT_DIR", str(tmp_path)],
+        env={**os.environ, "DETECTRON2_DATASETS": str(voc_root)},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    spawned = 0
+    while spawned < 2 and process.poll() is None:
+        time.sleep(0.1)
+        with suppress(OSError):
+            commands = [Path(f"/proc/{pid}/cmdline") for pid in children.read_text().split()]
+            spawned = sum(b"spawn_main" in command.read_bytes() for command in commands)
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.splitlines() == [f"stopped by SIGINT; {tmp_path} holds no checkpoint"]
