@@ -43,8 +43,9 @@ logger = logging.getLogger(__name__)
 class ZeroShotSemSegEvaluator(SemSegEvaluator):
     """Reports pAcc, mIoU, mIoU-S, mIoU-U, hIoU and per-class IoU beside Detectron2's keys.
 
-    Pixels are counted where the prediction is, and no prediction is kept. The unseen classes are
-    those of the metadata.
+    Pixels are counted where the prediction is, and no prediction is kept unless it is to be
+    written. The unseen classes are those of the metadata. Detectron2's `process` and `evaluate`
+    would encode every prediction, and on upstream compute boundary IoU, whether wanted or not.
     """
 
     def __init__(
@@ -90,10 +91,10 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        self._confusion: Tensor | None = None
+        """Forget all images; Detectron2's part are its confusion matrix and predictions."""
+        super().reset()
         self._done: list[str] = []
         self._images: list[ImageEntry] = []
-        self._predictions: list[dict[str, Any]] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping]) -> None:
         """Add images to the counts.
@@ -128,12 +129,15 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         # A copy, as torch wants to be able to write to it.
         truth = torch.from_numpy(self._encoding.read(truth_file).copy())
         try:
-            counts = confusion_matrix(labels, truth, self._num_classes, self._ignore_label)
+            counts = confusion_matrix(labels, truth, self._num_classes, self._ignore_label).numpy(
+                force=True
+            )
         except ValueError as error:
             raise ZssError(f"{truth_file}: {error}; {self._encoding.remedy}") from error
-        self._confusion = counts if self._confusion is None else self._confusion.add_(counts)
+        # Rows are predictions there as well; the last column, of ignored pixels, stays empty.
+        self._conf_matrix[:-1, :-1] += counts
         if self._per_image:
-            self._images.append(sparse(image_key(item), counts.cpu().numpy()))
+            self._images.append(sparse(image_key(item), counts))
 
     def _keep_prediction(self, item: Mapping[str, Any], labels: np.ndarray) -> None:
         if self._write_predictions == "png":
@@ -149,10 +153,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         Raises:
             ZssError: not every image was evaluated exactly once, or none has a labelled pixel.
         """
-        confusion = np.zeros(2 * (self._num_classes,), np.int64)
-        if self._confusion is not None:
-            confusion += self._confusion.cpu().numpy()
-        mine = confusion, self._done, self._images, self._predictions
+        mine = self._conf_matrix[:-1, :-1], self._done, self._images, self._predictions
         shares = comm.gather(mine) if self._distributed else [mine]
         if self._distributed and not comm.is_main_process():
             return None

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Peak memory of segmenting a large photo into many classes, against its whole score map.
+"""Peak memory of segmenting a large image into many classes, against its whole score map.
 
-python benchmarks/large_photo.py --width 4000 --height 3000 --classes 171
+python benchmarks/large_image.py --width 4000 --height 3000 --classes 171
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-import zss_d2  # noqa: F401  registers data sets and methods
-from zss_d2.config.defaults import add_zss_config
 from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.engine import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,26 +34,23 @@ def main() -> None:
     parser.add_argument("--config-file", default=str(ROOT / "configs/ldvc_voc_tiny_cpu.yaml"))
     args = parser.parse_args()
 
-    cfg = get_cfg()
-    add_zss_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    model = build_model(cfg).eval()
+    model = build_model(load_config(args.config_file)).eval()
     names = load_benchmark("coco_stuff").classes[: args.classes]
-    photo = {"height": args.height, "width": args.width, "vocabulary": names}
+    item = {"height": args.height, "width": args.width, "vocabulary": names}
     whole = len(names) * args.height * args.width * 4 / 2**20
     print(
         f"{args.width} x {args.height} px, {len(names)} classes: scores of {whole:.0f} MiB in fp32"
     )
-    # The network sees the resized photo, as when testing, or with windows the photo itself.
+    # The network sees the resized image, as when testing, or with windows the image itself.
     for name, (height, width), crop in (
         ("resized to a short edge of 512 px", (512, 512 * args.width // args.height), None),
-        ("windows of 512 px over the photo", (args.height, args.width), 512),
+        ("windows of 512 px over the image", (args.height, args.width), 512),
     ):
         model.protocol = replace(model.protocol, slide_crop=crop, slide_stride=426)
         image = torch.randint(0, 255, (3, height, width), dtype=torch.uint8)
         before, start = peak_mib(), time.perf_counter()
         with torch.inference_mode():
-            (result,) = model([{**photo, "image": image}])
+            (result,) = model([{**item, "image": image}])
         labels = result["sem_seg"].argmax(dim=0)
         seconds = time.perf_counter() - start
         print(
