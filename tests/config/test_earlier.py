@@ -19,7 +19,7 @@ CLIP_ZSS = ROOT / "configs/clip_zss_mini.yaml"
 GONE = {
     "MODEL.CLIP_ZSS.MIN_OPEN": (0.5, "is now MODEL.CLIP_ZSS.MIN_UNLABELED_FRACTION; use that name"),
     "MODEL.CLIP_ZSS.MIN_COSINE": (-1.0, "was removed, as no config used it; leave it out"),
-    "MODEL.CLIP_ZSS.TEACHER_CACHE": ("", "was removed, as no config could use it, .*; leave it out"),
+    "MODEL.CLIP_ZSS.TEACHER_CACHE": ("", "was removed, as no config could .*; leave it out"),
     "MODEL.LDVC.IDENTITY_VALUES": (False, "was removed, as its ablation .*; leave it out"),
     "MODEL.LDVC.LAYER_SCALE": (0.0, "was removed, as its ablation .*; leave it out"),
 }

@@ -1,4 +1,4 @@
-"""Which CLIP a tower is, so that what was made with it can be told from what was not."""
+"""Which CLIP a tower belongs to, so that embeddings of two CLIPs are never mixed."""
 
 from __future__ import annotations
 

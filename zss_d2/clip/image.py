@@ -21,7 +21,7 @@ class ImageFeatures(NamedTuple):
 
     cls: Tensor  # (B, C), of the last layer
     dense: Tensor  # (B, C, h, w), of the last layer
-    layers: tuple[Tensor, ...] = ()  # dense tokens (B, C, h, w) of each layer that was asked for
+    layers: tuple[Tensor, ...] = ()  # dense tokens (B, C, h, w) of each of the feature layers
 
 
 def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:

@@ -189,7 +189,7 @@ class TextEncoder(nn.Module):
         self._forget_if_changed()
 
         def remember() -> Tensor:
-            # It must serve training and evaluation, in whatever precision it was asked for first.
+            # It must serve training and evaluation, whichever of them comes first.
             device = self.ln_final.weight.device.type
             with (
                 torch.inference_mode(False),

@@ -71,7 +71,7 @@ def _add_data_config(cfg: CN) -> None:
     # processes.
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
 
-    # Descriptions (yaml, see datasets/README.md) of data sets of one's own; paths relative to the
+    # Descriptions (yaml, see datasets/README.md) of custom datasets; paths relative to the
     # working directory. They are registered as zss_<name>_<split>.
     cfg.DATASETS.CUSTOM = ()
 
@@ -223,7 +223,7 @@ def _add_test_config(cfg: CN) -> None:
     cfg.TEST.SEEN_BIAS = 0.0
     # Score maps (K, height, width) of more MiB than this are never built: the model gives the
     # labels alone. Scores at the size the network sees are still held for TEST.SCALES, or where
-    # that size is not the photo's.
+    # that size is not the image's.
     cfg.TEST.MAX_SCORES_MIB = 1024
     # Write the predicted labels, in the raw ids of the data set, below OUTPUT_DIR/predictions:
     # "png" (an image each), "json" (Detectron2's sem_seg_predictions.json) or "none".

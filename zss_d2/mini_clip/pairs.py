@@ -17,7 +17,7 @@ from zss_d2.data.synthetic.mini.vocabulary import CLASSES, is_thing, phrase, thi
 
 # Scenes without things teach the names of stuff; the world itself has 1 to 3 things.
 _THING_COUNTS = (0, 1, 1, 1, 1, 2, 2, 2, 2, 3)
-# Share of scenes with one big thing, as in many photos of the web: patterns are learnt from these.
+# Share of scenes with one big thing, as in many images of the web: patterns are learnt from these.
 _CLOSE_UPS = 0.5
 _SENTENCES = (
     "a photo of {}.",

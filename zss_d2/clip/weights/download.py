@@ -53,7 +53,7 @@ class Wish(NamedTuple):
     """What a file is wanted for."""
 
     subject: str  # what asks for it, such as a key and its value
-    remedy: str  # what to do if it cannot be had
+    remedy: str  # what to do if it is unavailable
 
     def error(self, problem: str) -> ZssError:
         return ZssError(f"{self.subject}: {problem}; {self.remedy}")
@@ -107,7 +107,7 @@ def _from_hub(repo: str, names: Sequence[str], wish: Wish, revision: str | None)
         try:
             return Path(hf_hub_download(repo, name, revision=revision))
         except Exception as error:
-            raise wish.error(f"{name} cannot be had from {host} ({_brief(error)})") from None
+            raise wish.error(f"{name} is unavailable from {host} ({_brief(error)})") from None
     raise wish.error(f"{host} has none of {', '.join(names)} in {repo}")
 
 

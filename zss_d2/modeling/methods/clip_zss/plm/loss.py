@@ -55,7 +55,7 @@ class PixelTargets(NamedTuple):
 class PLM(nn.Module):
     """x = cat(alpha cos(R, T_seen), beta cos(R, P_pseudo)) and F for it.
 
-    Only the pseudo prototypes of the own image compete.
+    The logits of a pixel are those of the pseudo prototypes of its own image.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ def build_mscan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MSCAN:
     """The MSCAN of ``cfg.MODEL.CLIP_ZSS.ENCODER``.
 
     Raises:
-        ZssError: no such size or stage, or weights that cannot be had.
+        ZssError: no such size or stage, or weights that are unavailable.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
     if encoder.NAME not in SIZES:

@@ -55,7 +55,7 @@ def build_smp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SmpFeatures:
     """The model ``<architecture>/<encoder>`` of ``cfg.MODEL.CLIP_ZSS.ENCODER.NAME``.
 
     Raises:
-        ZssError: the package is missing, the name is unknown, weights cannot be had, or maps are
+        ZssError: the package is missing, the name is unknown, weights are unavailable, or maps are
             chosen of which there is but one.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER

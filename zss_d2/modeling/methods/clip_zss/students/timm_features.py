@@ -68,7 +68,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmFeatures:
     """The timm model of ``cfg.MODEL.CLIP_ZSS.ENCODER``.
 
     Raises:
-        ZssError: unknown model, one without feature maps, or weights that cannot be had.
+        ZssError: unknown model, one without feature maps, or weights that are unavailable.
     """
     encoder = cfg.MODEL.CLIP_ZSS.ENCODER
     pretrained, path = start_of(cfg)
