@@ -53,7 +53,7 @@ def load_model(
     for key in opts[::2]:
         if key in _ARGUMENTS:
             raise ZssError(f"opts has {key}; give it as the argument {_ARGUMENTS[key]}")
-    # Of training alone, and only to be had on a GPU.
+    # Of training alone, and refused without a GPU.
     overrides = ["MODEL.DEVICE", _usable(device), "SOLVER.AMP.ENABLED", "False", *opts]
     run = _run_of(Path(config))
     if run is None:
