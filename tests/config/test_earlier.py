@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import ROOT, TINY_CONFIG
 from zss_d2.config.defaults import default_config
-from zss_d2.config.rules import load_rules, resume_changes
+from zss_d2.config.rules import load_rules, plain, resume_changes
 from zss_d2.config.values import flatten
 from zss_d2.engine import load_config
 from zss_d2.errors import ZssError
@@ -61,7 +61,10 @@ def dump_of_an_earlier_run(folder: Path, **changes: Any) -> Path:
 def test_the_config_of_an_earlier_run_is_read_under_the_new_keys(tmp_path):
     cfg = load_config(CLIP_ZSS)
     assert cfg.MODEL.CLIP_ZSS.MIN_UNLABELED_FRACTION == 0.5
-    assert load_config(dump_of_an_earlier_run(tmp_path)) == cfg
+    again = flatten(load_config(dump_of_an_earlier_run(tmp_path)))
+    assert {key: plain(value) for key, value in again.items()} == {
+        key: plain(value) for key, value in flatten(cfg).items()
+    }
 
 
 def test_a_removed_key_that_the_run_used_is_refused(tmp_path):
