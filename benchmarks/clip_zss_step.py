@@ -25,13 +25,13 @@ from zss_d2.engine import load_config
 
 
 class KnownTokens(nn.Module):
-    """Asks the teacher once and then repeats what it said, at no cost."""
+    """Computes the teacher's features once and then returns them again, at no cost."""
 
     def __init__(self, teacher: nn.Module):
         super().__init__()
         self.teacher = teacher
         self.features: ImageFeatures | None = None
-        self.seconds = 0.0  # the teacher took for its answer
+        self.seconds = 0.0  # of the teacher's forward pass
 
     def forward(self, images: Tensor) -> ImageFeatures:
         if self.features is None:
