@@ -36,12 +36,21 @@ def main(cfg: CfgNode, args: argparse.Namespace) -> object:
     return trainer.train()
 
 
-@command
 def start() -> int:
     """All processes of the run; imports take seconds, and end with one line on Ctrl-C too."""
+    if status := load_engine():
+        return status
     from zss_d2.engine import argument_parser, parse_arguments, run
 
     run(main, parse_arguments(argument_parser(epilog=__doc__)))
+    return 0
+
+
+@command
+def load_engine() -> int:
+    """Import what a run needs; later errors are for `run` to tell, or are this project's own."""
+    import zss_d2.engine  # noqa: F401
+
     return 0
 
 
