@@ -108,3 +108,15 @@ def test_load_model_finds_it_too(project, voc_root, output):
     )
     done = run(project, voc_root, "-c", code)
     assert done.stdout.split() == ["LinearHead", "SmoothedLoss"], done.stderr
+
+
+def test_a_method_that_cannot_be_loaded_is_said_and_stops_no_other(tmp_path):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[zss_d2.methods]\nhalf = no_such_module\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    command = [sys.executable, "-c", "import zss_d2.modeling"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "The method half of the package broken cannot be loaded" in done.stderr

@@ -4,6 +4,7 @@ Also those of other installed packages, which name them as entry points of the g
 ``zss_d2.methods`` (docs/adding_a_method.md).
 """
 
+import logging
 import warnings
 from importlib.metadata import entry_points
 
@@ -16,4 +17,11 @@ with warnings.catch_warnings():
 __all__ = ["ZeroShotSegmentor", "methods"]
 
 for _method in entry_points(group="zss_d2.methods"):
-    _method.load()
+    try:
+        _method.load()
+    except Exception as _error:  # a fault of another package must not stop the methods of this one
+        logging.getLogger(__name__).warning(
+            "The method %s of the package %s cannot be loaded (%s: %s); update or remove that one",
+            *(_method.name, _method.dist.name if _method.dist else "?"),
+            *(type(_error).__name__, _error),
+        )

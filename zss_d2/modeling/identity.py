@@ -108,16 +108,18 @@ class Identified(nn.Module):
                 "that are unseen here, such as %r: its scores are transductive, not inductive",
                 *(len(named), named[0]),
             )
-        told = [{key: x[key] for key in self.origin if key in x} for x in ancestors]
-        if {} in told[:-1]:
+        origins = [{key: x[key] for key in self.origin if key in x} for x in ancestors]
+        if {} in origins[:-1]:
             logger.warning(
                 "The checkpoint was trained from weights that do not say what they were trained "
                 "with; labels of unseen classes may have been among it"
             )
         present = self.identity()
-        told_here = {key: present[key] for key in self.origin}
-        self._origins = [x for i, x in enumerate(told) if x != told_here and x not in told[:i]]
-        known = {} not in told and set(identity["classes"]) == set(self.classes)
+        own_origin = {key: present[key] for key in self.origin}
+        self._origins = [
+            x for i, x in enumerate(origins) if x != own_origin and x not in origins[:i]
+        ]
+        known = {} not in origins and set(identity["classes"]) == set(self.classes)
         self._hidden = set(self.classes) - trained if known else set()
 
     def require_setting(self) -> None:
