@@ -58,6 +58,11 @@ def prepare_voc(voc: Path, root: Path, *options: str) -> None:
     subprocess.run([*script, *output, *options], check=True, capture_output=True)
 
 
+def loads_torch(pid: int) -> bool:
+    """Whether a process of this machine has begun to import torch, which takes it seconds."""
+    return b"libtorch" in Path(f"/proc/{pid}/maps").read_bytes()
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import zss_d2.engine
-from tests.conftest import ROOT, TINY_CONFIG, prepare_voc
+from tests.conftest import ROOT, TINY_CONFIG, loads_torch, prepare_voc
 from train_net import start
 from zss_d2.data.synthetic import toy_custom
 from zss_d2.data.synthetic.toy_voc import generate
@@ -210,13 +210,11 @@ def test_ctrl_c_while_two_processes_start_is_one_line(voc_root, tmp_path):
         start_new_session=True,
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    spawned = 0
-    while spawned < 2 and process.poll() is None:
-        time.sleep(0.1)
+    importing = 0
+    while importing < 2 and process.poll() is None:
+        time.sleep(0.02)
         with suppress(OSError):
-            commands = [Path(f"/proc/{pid}/cmdline") for pid in children.read_text().split()]
-            spawned = sum(b"spawn_main" in command.read_bytes() for command in commands)
-    time.sleep(1.5)
+            importing = sum(loads_torch(int(pid)) for pid in children.read_text().split())
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130

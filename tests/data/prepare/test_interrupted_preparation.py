@@ -40,7 +40,7 @@ def slow(function: Callable) -> Callable:
     """In slow motion, so that a signal arrives in the middle of the work."""
 
     def call(*arguments):
-        time.sleep(0.05)
+        time.sleep(0.2)
         return function(*arguments)
 
     return call

@@ -109,7 +109,7 @@ def test_a_port_that_is_in_use_is_named():
         (
             ProcessExitedException("ended", 1, 4711, exit_code=-9, signal_name="SIGKILL"),
             1,
-            r"error: rank 1 \(process 4711\) was ended by SIGKILL, .*--resume",
+            r"error: rank 1 \(process 4711\) was ended by SIGKILL, .*; start the run again",
         ),
         (
             ProcessExitedException("ended", 0, 4711, exit_code=143),
