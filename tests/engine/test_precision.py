@@ -66,7 +66,7 @@ def test_rounding_that_turns_a_choice_of_windows_moves_few_scores(make_cfg):
 def test_compiled_parts_give_the_same_and_keep_their_names(make_cfg, method):
     """With the backend that traces but needs no compiler; only the order of sums may differ."""
     items = batch((64, 64), (40, 90))
-    cfg = make_cfg("MODEL.META_ARCHITECTURE", method)
+    cfg = make_cfg("MODEL.META_ARCHITECTURE", method, "MODEL.LDVC.NUM_LAYERS", 1)
     plain = build(cfg)
     cfg.MODEL.COMPILE = "aot_eager"
     compiled = build(cfg)

@@ -85,6 +85,9 @@ class RouteAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend within the grid (B, H, W, C) -> (B, H, W, C)."""
         batch, height, width, dim = tokens.shape
+        # Makes torch.compile take the sizes as numbers: as symbols, the divisions and remainders
+        # below keep it busy for many minutes.
+        height, width = len(range(height)), len(range(width))
         windows = min(self.windows, height, width)
         pad_h, pad_w = -height % windows, -width % windows
         # Windows that hold nothing but padding (a narrow grid) cannot be chosen. Counted from the
