@@ -49,6 +49,13 @@ def test_a_config_and_weights(make_cfg, tmp_path):
         assert torch.equal(scores(model), expected)
 
 
+def test_a_tilde_is_the_home_folder(make_cfg, tmp_path, monkeypatch):
+    """Which no shell expands here."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = a_run(tmp_path / "run", make_cfg(), "weights")
+    assert torch.equal(scores(load_model("~/run", "~/run/weights.pth", "cpu")), expected)
+
+
 def test_weights_that_the_config_names(make_cfg, tmp_path):
     expected = a_run(tmp_path / "run", make_cfg(), "weights")
     config = tmp_path / "mine.yaml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from os import PathLike, fspath
+from os.path import expanduser
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ def load_model(
             raise ZssError(f"opts has {key}; give it as the argument {_ARGUMENTS[key]}")
     # Of training alone, and refused without a GPU.
     overrides = ["MODEL.DEVICE", _usable(device), "SOLVER.AMP.ENABLED", "False", *opts]
+    config = expanduser(fspath(config))
     run = _run_of(Path(config))
     if run is None:
         cfg = load_config(config, overrides)
@@ -62,7 +64,7 @@ def load_model(
     else:
         cfg = run.config(overrides)
         folder, found = str(run.path), run.checkpoint(cfg)
-    checkpoint = found if weights is None else fspath(weights)
+    checkpoint = found if weights is None else expanduser(fspath(weights))
     model = ZeroShotTrainer.build_model(cfg).eval()
     if not checkpoint and any(x.requires_grad for x in model.parameters()):
         raise ZssError(

@@ -52,6 +52,11 @@ def test_the_loss_falls_when_four_images_are_learned_by_heart(four_images, make_
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(toy_voc, make_cfg):
     cfg = make_cfg("SOLVER.MAX_ITER", 5, "DATALOADER.NUM_WORKERS", 0, "DATASETS.TEST", ())
     cfg.MODEL.LOSS.FOCAL_WEIGHT = float("nan")
+    with pytest.raises(
+        ZssError, match="SOLVER.BASE_LR .*start the run again, it has no checkpoint"
+    ):
+        ZeroShotTrainer(cfg).train()
+    (Path(cfg.OUTPUT_DIR) / "model_0000009.pth").touch()
     with pytest.raises(ZssError, match="SOLVER.BASE_LR .*--resume"):
         ZeroShotTrainer(cfg).train()
 

@@ -19,6 +19,7 @@ from zss_d2.analysis.names import check_different, short_names
 from zss_d2.config.values import value_of
 from zss_d2.config.yaml_file import read_yaml
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
+from zss_d2.engine.config_file import FILE_KEYS
 from zss_d2.engine.last_checkpoint import find_last_checkpoint
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import StoredCounts, counts_file, read_counts
@@ -27,8 +28,6 @@ from zss_d2.evaluation.results import PROVENANCE, read_results
 
 # Every config.yaml of a run has these; in one that lacks some, defaults would stand in for them.
 NODES = ("DATASETS", "INPUT", "MODEL", "SOLVER", "TEST", "ZERO_SHOT")
-# Keys that can name a file, beside DATASETS.CUSTOM.
-FILES = ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP_ZSS.ENCODER.WEIGHTS")
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class RunFolder:
                         "--opts DATASETS.CUSTOM \"('PATH',)\""
                     )
             overrides += ["DATASETS.CUSTOM", repr(tuple(map(str, descriptions)))]
-        for key in FILES:
+        for key in FILE_KEYS:
             named = value_of(self.settings, key)
             if named and isinstance(named, str) and key not in given:
                 found = str(self.find(Path(named)))

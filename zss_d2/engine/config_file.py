@@ -28,13 +28,8 @@ from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
 
-# Keys that can name a file or folder, beside DATASETS.CUSTOM. No shell expands the ~ of a yaml.
-FILE_KEYS = (
-    "OUTPUT_DIR",
-    "MODEL.WEIGHTS",
-    "MODEL.CLIP.PRETRAINED",
-    "MODEL.CLIP_ZSS.ENCODER.WEIGHTS",
-)
+# Keys that can name a file, beside DATASETS.CUSTOM.
+FILE_KEYS = ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.CLIP_ZSS.ENCODER.WEIGHTS")
 
 
 def parse_arguments(
@@ -139,7 +134,8 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     said = "MODEL.META_ARCHITECTURE" in overrides
     check_method(cfg.MODEL.META_ARCHITECTURE, "" if said else f"{path}: ")
     validate_config(cfg, given=useless.union(overrides))
-    for key in FILE_KEYS:
+    # No shell expands the ~ of a yaml.
+    for key in ("OUTPUT_DIR", *FILE_KEYS):
         value = value_of(cfg, key)
         if value and value.startswith("~"):
             set_value(cfg, key, os.path.expanduser(value), "~")

@@ -71,6 +71,13 @@ def checkpoints_of_runs(folder: Path) -> list[Path]:
     return [*numbered_checkpoints(folder).values(), *there]
 
 
+def how_to_go_on(folder: Path) -> str:
+    """What to do about a run that has failed, for a message."""
+    if checkpoints_of_runs(folder):
+        return "go on with --resume"
+    return "start the run again, it has no checkpoint yet"
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """``model_final.pth`` or the ``model_<iteration>.pth`` of the last iteration; None: neither."""
     numbered = numbered_checkpoints(folder)

@@ -37,6 +37,7 @@ from zss_d2.engine.hooks import (
     MetricsWithoutGap,
     StopOnSignal,
 )
+from zss_d2.engine.last_checkpoint import how_to_go_on
 from zss_d2.engine.processes import interrupt
 from zss_d2.engine.processes.ranks import share_buffers, wrap_for_processes
 from zss_d2.engine.resume import check_settings, log_changes, rewind_metrics
@@ -190,7 +191,7 @@ class ZeroShotTrainer(DefaultTrainer):
         except FloatingPointError as error:
             raise ZssError(
                 f"{error}; lower SOLVER.BASE_LR (now {self.cfg.SOLVER.BASE_LR}) or turn on "
-                f"SOLVER.CLIP_GRADIENTS, then go on from {self.cfg.OUTPUT_DIR} with --resume"
+                f"SOLVER.CLIP_GRADIENTS, then {how_to_go_on(Path(self.cfg.OUTPUT_DIR))}"
             ) from error
         self._images_drawn += self.cfg.SOLVER.IMS_PER_BATCH
         self._finished_iter = self.iter

@@ -8,13 +8,13 @@ more than half of the time. The same command continues a run that was interrupte
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from zss_d2.errors import command
 from zss_d2.mini_clip.recipe import Recipe
 from zss_d2.utils.command_line import MAX_COUNT, MAX_SEED, Parser, check_output, whole
+from zss_d2.utils.cores import cpu_cores
 
 
 def make_parser() -> Parser:
@@ -33,7 +33,7 @@ def make_parser() -> Parser:
     number("--steps", 1, default.steps, "of training")
     number("--batch", 1, default.batch, "scenes a step")
     number("--scenes", 1, default.scenes, "to draw")
-    number("--workers", 1, os.cpu_count() or 1, "processes that draw")
+    number("--workers", 1, len(cpu_cores()), "processes that draw")
     number("--probe-period", 0, 250, "steps; 0: only at the end")
     return parser
 

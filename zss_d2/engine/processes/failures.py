@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from zss_d2.engine.last_checkpoint import POINTER, checkpoints_of_runs
+from zss_d2.engine.last_checkpoint import POINTER, how_to_go_on
 from zss_d2.engine.processes import interrupt
 from zss_d2.errors import ZssError, user_message
 from zss_d2.utils.signals import name_of
@@ -74,13 +74,7 @@ def as_user_error(error: BaseException, folder: Path) -> ZssError | None:
 def known_remedy(text: str, folder: Path) -> str:
     """What to tell a user about the text of an exception; empty if it is not known."""
     found = next((remedy for pattern, remedy in _KNOWN if re.search(pattern, text)), "")
-    return found.format(go_on=_go_on(folder))
-
-
-def _go_on(folder: Path) -> str:
-    if checkpoints_of_runs(folder):
-        return "go on with --resume"
-    return "start the run again, it has no checkpoint yet"
+    return found.format(go_on=how_to_go_on(folder))
 
 
 def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
@@ -97,7 +91,7 @@ def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
         cause = error.signal_name or f"exit status {error.exit_code}"
         return (
             f"error: rank {error.error_index} (process {error.error_pid}) was ended by {cause}, "
-            f"by hand, by a scheduler or for lack of memory; {_go_on(folder)}",
+            f"by hand, by a scheduler or for lack of memory; {how_to_go_on(folder)}",
             1,
         )
     if isinstance(error, ProcessRaisedException):
