@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 # A package may import from those that stand before it.
 ORDER = (
-    *("errors", "utils", "config", "data", "clip", "modeling", "evaluation", "engine"),
+    *("errors", "utils", "drawing", "config", "data", "clip", "modeling", "evaluation", "engine"),
     *("analysis", "api", "mini_clip", "cli"),
 )
 ROOMS = {

@@ -7,8 +7,8 @@ from matplotlib.image import imread
 
 from zss_d2.analysis import bias as seen_bias
 from zss_d2.analysis.commands.bias import main
-from zss_d2.analysis.drawing import encode
 from zss_d2.analysis.run_folder import RunFolder
+from zss_d2.drawing.figures import encode
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
 from zss_d2.errors import ZssError
 

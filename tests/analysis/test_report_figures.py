@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from zss_d2.analysis.drawing import encode
 from zss_d2.analysis.report import figures
+from zss_d2.drawing.figures import encode
 
 NAMES = ["$x^2$", r"$\frac$", "_a", "100 %", "a|b"]
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from zss_d2.analysis.comparison import choose, load_models
-from zss_d2.analysis.lettering import class_labels, drawn_title, style
 from zss_d2.analysis.names import short_names
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.files.images import read_image
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.drawing.lettering import class_labels, drawn_title, style
 from zss_d2.errors import ZssError
 from zss_d2.modeling.inference.resize import upsample
 from zss_d2.utils.text import wrapped

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zss_d2.analysis.comparison import tested_set
-from zss_d2.analysis.drawing import encode
-from zss_d2.analysis.lettering import drawn_title, style
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.drawing.figures import encode
+from zss_d2.drawing.lettering import drawn_title, style
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.metrics import confusion_matrix, summarise
 from zss_d2.utils.text import wrapped

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from zss_d2.analysis.comparison import choose, load_models
-from zss_d2.analysis.drawing import label_picture
+from zss_d2.analysis.label_picture import label_picture
 from zss_d2.analysis.names import short_names
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.files.images import read_image

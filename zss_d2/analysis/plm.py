@@ -13,11 +13,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from zss_d2.analysis.drawing import class_colours, colourise
 from zss_d2.clip import ClipTowers
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.drawing.colours import class_colours, colourise
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import region_settings
 from zss_d2.modeling.methods.clip_zss.plm.fusion import clusters_per_scale

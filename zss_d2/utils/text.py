@@ -1,6 +1,6 @@
 """Names as lines, tables and documents show them: class names, runs and folders can hold anything.
 
-What figures need beyond that is in `zss_d2.analysis.lettering`.
+What figures need beyond that is in `zss_d2.drawing.lettering`.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def runs_parser(description: str | None, *, images: int, output: str) -> Parser:
 
 def write_picture(path: Path, figure: Figure) -> None:
     """Write a figure in the format that the suffix names, and say so."""
-    from zss_d2.analysis.drawing import encode
+    from zss_d2.drawing.figures import encode
     from zss_d2.utils.writing import write_atomic
 
     content = encode(figure, path.suffix.lower().removeprefix("."))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from zss_d2.analysis.lettering import class_labels
 from zss_d2.analysis.report.document import (
     Block,
     Cell,
@@ -25,6 +24,7 @@ from zss_d2.analysis.report.figures import (
 )
 from zss_d2.analysis.report.pictures import picture_part, register_data
 from zss_d2.analysis.run_folder import RunFolder
+from zss_d2.drawing.lettering import class_labels
 from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare
 from zss_d2.evaluation.counts import StoredCounts
 from zss_d2.evaluation.metrics import absent_as_zero_note, class_iou, summarise

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from zss_d2.analysis.drawing import encode
+from zss_d2.drawing.figures import encode
 from zss_d2.utils.text import markdown_text, one_line
 from zss_d2.utils.writing import write_atomic
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from zss_d2.analysis.drawing import class_colours
-from zss_d2.analysis.lettering import class_labels, drawn_title, legend, run_labels, style
+from zss_d2.drawing.colours import class_colours
+from zss_d2.drawing.lettering import class_labels, drawn_title, legend, run_labels, style
 from zss_d2.utils.text import wrapped
 
 # Told apart by readers with any colour vision (Okabe and Ito).

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from zss_d2.analysis.drawing import label_picture
+from zss_d2.analysis.label_picture import label_picture
 from zss_d2.analysis.report.document import Block, Heading, Paragraph, drawn
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.data.files.encoding import read_labels

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from zss_d2.analysis.lettering import class_labels, drawn_title, legend, style
+from zss_d2.drawing.colours import IGNORED, class_colours, colourise
+from zss_d2.drawing.lettering import class_labels, drawn_title, legend, style
 from zss_d2.utils.text import wrapped
 
-IGNORED = (0.85, 0.85, 0.85)
 # Room for one entry of the legend, more if letters of that width need it, inches.
 LEGEND_WIDTH = 2.9
 LETTER_WIDTH = 0.076
@@ -21,34 +19,6 @@ LETTER_WIDTH = 0.076
 TITLE_WIDTH = 20
 # Name, colour, whether it is unseen.
 LegendEntry = tuple[str, tuple, bool]
-
-
-def class_colours(number: int) -> np.ndarray:
-    """Colours (number, 3) in 0..1, each as far as CIELAB has it from white, void and all before."""
-    steps = np.linspace(0, 1, 12, dtype=np.float32)
-    candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
-    lab = _lab(candidates)
-    readable = (lab[:, 0] > 30) & (lab[:, 0] < 90)
-    candidates, lab = candidates[readable], lab[readable]
-    taken = _lab(np.array([IGNORED, (1, 1, 1)], np.float32))
-    distance = np.linalg.norm(lab[:, None] - taken, axis=-1).min(axis=1)
-    chosen = []
-    for _ in range(number):
-        best = int(distance.argmax())
-        chosen.append(candidates[best])
-        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=-1))
-    return np.array(chosen, dtype=float).reshape(number, 3)
-
-
-def _lab(rgb: np.ndarray) -> np.ndarray:
-    """RGB (N, 3), float32 in 0..1, -> CIELAB (N, 3)."""
-    return cv2.cvtColor(rgb[None], cv2.COLOR_RGB2LAB)[0]
-
-
-def colourise(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Paint labels (H, W) -> (H, W, 3) in 0..1; what is no class is grey."""
-    lut = np.concatenate([colours, [IGNORED]])
-    return lut[np.where(labels < len(colours), labels, len(colours))]
 
 
 def label_picture(
@@ -116,10 +86,3 @@ def _draw(
     for text, (_, _, unseen) in zip(box.get_texts(), entries, strict=True):
         text.set_fontweight("bold" if unseen else "normal")
     return figure
-
-
-def encode(figure: Figure, form: str = "png", dpi: int = 120) -> bytes:
-    """The figure as the content of a file; ``form`` is one of Matplotlib's formats."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, dpi=dpi)
-    return buffer.getvalue()

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from zss_d2.analysis import lettering
-from zss_d2.analysis.drawing import encode
+from zss_d2.drawing import lettering
+from zss_d2.drawing.figures import encode
 
 # A code point that means nothing, so no font has it.
 UNKNOWN = "\U000e0fff"

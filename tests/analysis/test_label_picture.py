@@ -1,22 +1,14 @@
 import numpy as np
 
-from zss_d2.analysis import drawing
-
-
-def test_colours_are_distinct_and_void_is_grey():
-    colours = drawing.class_colours(35)
-    apart = np.linalg.norm(colours[:, None] - colours, axis=-1) + np.eye(35)
-    assert apart.min() > 0.15
-    assert len(np.unique(drawing.class_colours(300), axis=0)) == 300
-    painted = drawing.colourise(np.array([[0, 34, 255]]), colours)
-    np.testing.assert_allclose(painted[0], [colours[0], colours[34], drawing.IGNORED])
+from zss_d2.analysis.label_picture import label_picture
+from zss_d2.drawing.figures import encode
 
 
 def test_the_legend_names_what_occurs_and_marks_what_is_unseen():
     image = np.zeros((8, 8, 3), np.uint8)
     truth, prediction = np.zeros((8, 8), int), np.full((8, 8), 2)
     truth[0] = 255
-    figure = drawing.label_picture(
+    figure = label_picture(
         [image],
         [("truth", [truth]), ("model", [prediction])],
         ["cat", "dog", "cow"],
@@ -33,10 +25,10 @@ def test_the_legend_names_what_occurs_and_marks_what_is_unseen():
 def test_the_legend_stays_within_the_picture():
     names = [f"yellow meshed thing {index}" for index in range(30)]
     labels = np.arange(30).reshape(5, 6)
-    figure = drawing.label_picture(
+    figure = label_picture(
         [np.zeros((5, 6, 3), np.uint8)], [("truth", [labels]), ("model", [labels])], names, names
     )
-    drawing.encode(figure, dpi=50)
+    encode(figure, dpi=50)
     box, whole = figure.legends[0].get_window_extent(), figure.bbox
     assert box.x0 >= whole.x0
     assert box.x1 <= whole.x1
@@ -46,8 +38,8 @@ def test_columns_of_one_name_and_classes_of_any_name_are_all_drawn():
     names = ["$x^2$", r"$\frac$", "_a", "two\nlines", "void"]
     labels = np.arange(5)[None]
     columns = [(title, [labels]) for title in ("image", "run", "run", r"_$\frac$")]
-    figure = drawing.label_picture([np.zeros((1, 5, 3), np.uint8)], columns, names, ["_a"])
-    drawing.encode(figure, dpi=40)
+    figure = label_picture([np.zeros((1, 5, 3), np.uint8)], columns, names, ["_a"])
+    encode(figure, dpi=40)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == ["image", "image", "run", "run", r"_$\frac$"]
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -59,8 +51,8 @@ def test_long_names_stay_within_the_picture():
     labels = np.arange(8)[None]
     titles = [f"output/{'long_' * 10}{index}/seed0" for index in range(3)]
     columns = [(title, [labels]) for title in titles]
-    figure = drawing.label_picture([np.zeros((1, 8, 3), np.uint8)], columns, names, names)
-    drawing.encode(figure, dpi=50)
+    figure = label_picture([np.zeros((1, 8, 3), np.uint8)], columns, names, names)
+    encode(figure, dpi=50)
     boxes = [axis.title.get_window_extent() for axis in figure.axes]
     assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
     legend, whole = figure.legends[0].get_window_extent(), figure.bbox

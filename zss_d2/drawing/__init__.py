@@ -1,0 +1,1 @@
+"""What pictures share: colours of classes, lettering, legends."""
