@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 # Of what is no class, light grey.
@@ -28,6 +27,8 @@ def class_colours(number: int) -> np.ndarray:
 
 def _lab(rgb: np.ndarray) -> np.ndarray:
     """RGB (N, 3), float32 in 0..1, -> CIELAB (N, 3)."""
+    import cv2
+
     return cv2.cvtColor(rgb[None], cv2.COLOR_RGB2LAB)[0]
 
 
