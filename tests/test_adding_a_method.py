@@ -104,7 +104,7 @@ def test_load_model_finds_it_too(project, voc_root, output):
     code = (
         "from zss_d2 import load_model; "
         f"model = load_model({str(output)!r}, device='cpu'); "
-        "print(type(model).__name__, type(model.criterion).__name__)"
+        "print(*(type(x).__name__ for x in (model.segmentor, model.segmentor.criterion)))"
     )
     done = run(project, voc_root, "-c", code)
     assert done.stdout.split() == ["LinearHead", "SmoothedLoss"], done.stderr

@@ -45,7 +45,7 @@ def test_a_config_and_weights(make_cfg, tmp_path):
     expected = a_run(tmp_path / "run", make_cfg(), "weights")
     for kind in (str, Path):
         model = load_model(kind(TINY_CONFIG), kind(tmp_path / "run/weights.pth"), "cpu")
-        assert not model.training
+        assert not model.segmentor.training
         assert torch.equal(scores(model), expected)
 
 

@@ -14,7 +14,7 @@ from zss_d2.analysis.device import works
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.errors import ZssError
-from zss_d2.modeling import ZeroShotSegmentor
+from zss_d2.predict.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,13 @@ def load_model(
     weights: str | PathLike[str] | None = None,
     device: str | torch.device = "auto",
     opts: Sequence[str] = (),
-) -> ZeroShotSegmentor:
-    """The model of a config, with its weights, ready to segment.
+) -> Predictor:
+    """The model of a config, with its weights, ready to label images.
 
-    It takes Detectron2's list of dicts, with ``image`` (3, H, W), RGB in 0..255, and returns one
-    dict per image, with ``sem_seg`` (K, H, W): see `ZeroShotSegmentor`. Work without gradients:
-    within `torch.inference_mode()`.
+        model.predict("scene.png", ["red dotted thing", "grass", "wood"])
+
+    See `Predictor.predict`. Called like a Detectron2 model it takes a list of dicts, with ``image``
+    (3, H, W), RGB in 0..255, and returns one dict per image, with ``sem_seg`` (K, H, W).
 
     Args:
         config: yaml file, such as one of ``configs/``; or a run: its folder, or the ``config.yaml``
@@ -44,7 +45,7 @@ def load_model(
         opts: further config keys and values, in turn.
 
     Returns:
-        A segmentor in evaluation mode.
+        A `Predictor`, whose ``segmentor`` is in evaluation mode.
 
     Raises:
         ZssError: config or weights are missing, wrong, or do not belong together; the device is
@@ -74,7 +75,7 @@ def load_model(
     logger.info("The weights are those of %s", checkpoint or "CLIP alone")
     ZeroShotCheckpointer(model, folder).load(checkpoint)
     model.require_setting()
-    return model
+    return Predictor(cfg, model, checkpoint)
 
 
 def fastest_device() -> str:

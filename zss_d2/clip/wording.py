@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,46 @@ class PromptSettings:
     def names_of(self, class_name: str) -> tuple[str, ...]:
         """The name of a class and its synonyms."""
         return (class_name, *self.synonyms.get(class_name, ()))
+
+
+@dataclass(frozen=True)
+class Vocabulary(Sequence[str]):
+    """Class names that say how they are to be embedded, for one call of a model.
+
+    To whoever does not ask, it is the sequence of the names.
+
+    Attributes:
+        names: of the classes.
+        synonyms: further names of some of them; the others have those that the model knows.
+        templates: sentences with one ``{}``, where the name goes; None: those of the model.
+    """
+
+    names: tuple[str, ...]
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    templates: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.names[index]
+
+
+def prompts_for(class_names: Sequence[str], own: PromptSettings) -> PromptSettings:
+    """What class names are embedded with by a model whose settings are ``own``.
+
+    Raises:
+        ZssError: a `Vocabulary` has templates, and the model learned prompts in their place.
+    """
+    if not isinstance(class_names, Vocabulary):
+        return own
+    if class_names.templates is None:
+        return replace(own, synonyms={**own.synonyms, **class_names.synonyms})
+    if own.templates is None:
+        raise ZssError(
+            "this model has learned prompts in the place of sentence templates; leave templates out"
+        )
+    return PromptSettings(class_names.templates, {**own.synonyms, **class_names.synonyms})
 
 
 class ClassTokens(NamedTuple):

@@ -14,7 +14,7 @@ from zss_d2.clip import ClipTowers, ImageEncoder, ImageFeatures, PromptSettings,
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.templates import template_set
 from zss_d2.clip.towers import get_tokenizer
-from zss_d2.clip.wording import class_tokens
+from zss_d2.clip.wording import class_tokens, prompts_for
 from zss_d2.errors import ZssError
 from zss_d2.modeling.identity import lineage
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
@@ -96,7 +96,8 @@ class ClipSegmentor(ZeroShotSegmentor):
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
-        text = self.text_encoder.classifier(class_names, self.prompt_settings)
+        prompts = prompts_for(class_names, self.prompt_settings)
+        text = self.text_encoder.classifier(class_names, prompts)
         return self.image_encoder(images), text
 
 

@@ -8,9 +8,10 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from zss_d2.data.files.mask_warnings import mask_warning, raw_mode
 from zss_d2.errors import ZssError
@@ -52,18 +53,15 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
     for a TIFF to be turned.
     """
     # Loads torch, which commands that only list images or print their help do without.
-    from detectron2.data import detection_utils
     from detectron2.utils.logger import log_first_n
 
     try:
         storage = image_storage(path)
-        wide = "16 bit grey" in storage
-        image = detection_utils.read_image(str(path), format=None if wide else image_format)
     except _DECODE_ERRORS as error:
         raise ZssError(f"{path}: {_describe(error, 'image')}") from None
-    if wide:
-        grey = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        image = np.stack([grey] * 3, axis=-1)
+    image = decode_image(path, str(path))
+    if image_format == "BGR":
+        image = image[..., ::-1]
     if is_dark(storage, image):
         log_first_n(
             logging.WARNING,
@@ -71,6 +69,31 @@ def read_image(path: str | Path, image_format: str = "RGB") -> np.ndarray:
             "if it holds fewer bits, train on copies that are stretched to the full range",
         )
     return image
+
+
+def decode_image(source: str | Path | IO[bytes] | Image.Image, name: str) -> np.ndarray:
+    """Decode an image -> (H, W, 3) uint8, upright as its EXIF data says; see `read_image`.
+
+    Args:
+        source: a path, a binary file, or an image that Pillow has opened.
+        name: of the image, for errors.
+
+    Raises ZssError as `read_image` does, but for a TIFF to be turned, which is turned.
+    """
+    try:
+        image = source if isinstance(source, Image.Image) else _open(source)
+        wide = _is_wide_grey(image)
+        if not wide and image.mode not in _EIGHT_BIT_MODES:
+            raise ZssError(f"{name}: {_unknown_range(image)}")
+        # EXIF data may stand at the end of a PNG. A TIFF is turned as it is read, and says so no more.
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if not wide:
+            return np.asarray(image.convert("RGB"))
+        values = np.asarray(image).astype(np.uint32)
+    except _DECODE_ERRORS as error:
+        raise ZssError(f"{name}: {_describe(error, 'image')}") from None
+    return np.stack([((values + 128) // 257).astype(np.uint8)] * 3, axis=-1)
 
 
 def image_storage(path: str | Path) -> frozenset[str]:
@@ -82,14 +105,10 @@ def image_storage(path: str | Path) -> frozenset[str]:
     """
     with _open(path) as image:
         mode, found = image.mode, set()
-        # "I", 32 bit, is what some versions of Pillow read 16-bit PNGs as; PGM is scaled to 16 bit.
-        if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        if _is_wide_grey(image):
             found.add("16 bit grey")
         elif mode not in _EIGHT_BIT_MODES:
-            raise ZssError(
-                f"{path}: image is stored in mode {mode!r} ({image.format}), whose range is "
-                "unknown; use a copy with 8 bits a channel, grey or RGB"
-            )
+            raise ZssError(f"{path}: {_unknown_range(image)}")
         elif ";16" in raw_mode(image):
             found.add("16 bit colour")
         if mode in _EIGHT_BIT_MODES and image.has_transparency_data:
@@ -219,7 +238,7 @@ def require_folder(path: Path, remedy: str) -> None:
         raise ZssError(f"{path}: no such folder; {remedy}")
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path | IO[bytes]) -> Image.Image:
     """Open an image, whose size may be what the environment allows."""
     apply_pixel_limit()
     return Image.open(path)
@@ -247,6 +266,19 @@ def _describe(error: Exception, kind: str) -> str:
     return (
         f"unreadable {kind} ({type(error).__name__}); restore the file, or fetch it again if it "
         "was fetched"
+    )
+
+
+def _is_wide_grey(image: Image.Image) -> bool:
+    # "I", 32 bit, is what some versions of Pillow read 16-bit PNGs as; PGM is scaled to 16 bit.
+    is_int = image.mode == "I" and image.format in ("PNG", "PPM")
+    return image.mode.startswith("I;16") or is_int
+
+
+def _unknown_range(image: Image.Image) -> str:
+    return (
+        f"image is stored in mode {image.mode!r} ({image.format}), whose range is unknown; use a "
+        "copy with 8 bits a channel, grey or RGB"
     )
 
 

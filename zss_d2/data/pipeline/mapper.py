@@ -46,7 +46,7 @@ class ZeroShotMapper:
         Args:
             is_train: whether masks are read; at test time the data set's class names come instead.
             augmentations: applied in order to the image and, in training, to the mask.
-            image_format: of `detectron2.data.detection_utils.read_image`.
+            image_format: of `zss_d2.data.files.images.read_image`.
             hide_unseen_labels: turn pixels of unseen classes into the ignore label.
             custom: descriptions of custom datasets, see `zss_d2.data.spec.custom`.
         """

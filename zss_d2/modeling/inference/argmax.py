@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,16 +22,25 @@ class NanScoresError(ValueError):
         )
 
 
-class LabelsOnly:
-    """Stands for scores (K, H, W) that would be too large: knows their shape and their argmax."""
+class Best(NamedTuple):
+    """The class with the highest score, pixel by pixel."""
 
-    def __init__(self, labels: Tensor, num_classes: int):
+    labels: Tensor  # (H, W) uint8 or, for more than 256 classes, int32
+    scores: Tensor  # (H, W), single precision
+
+
+class LabelsOnly:
+    """Stands for scores (K, H, W) that would be too large: knows their shape and the best ones."""
+
+    def __init__(self, labels: Tensor, num_classes: int, scores: Tensor | None = None):
         """
         Args:
             labels: (H, W), the best class of every pixel.
             num_classes: K.
+            scores: (H, W), those of the best class; None: unknown.
         """
         self.labels = labels
+        self.scores = scores
         self.shape = torch.Size((num_classes, *labels.shape))
         self.device = labels.device
 
@@ -56,27 +67,44 @@ def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
     Raises:
         NanScoresError: a score is NaN.
     """
+    return scores.labels if isinstance(scores, LabelsOnly) else best_class(scores).labels
+
+
+def best_class(scores: Tensor | LabelsOnly) -> Best:
+    """As `argmax_labels`, with the highest scores themselves.
+
+    Raises:
+        NanScoresError: a score is NaN.
+        ValueError: `LabelsOnly` without scores.
+    """
     if isinstance(scores, LabelsOnly):
-        return scores.labels
+        if scores.scores is None:
+            raise ValueError("only the labels are known, not their scores")
+        return Best(scores.labels, scores.scores)
     few = len(scores) <= 256
     if scores.device.type != "cpu":
         best, labels = scores.max(dim=0)
         _refuse_nan(bool(best.isnan().any()))
-        return labels.to(torch.uint8 if few else torch.int32)
+        return Best(labels.to(torch.uint8 if few else torch.int32), best.float())
     # On a CPU, torch.argmax over the first dimension jumps through memory; class by class over a
     # tile that stays in the cache is several times as fast.
     flat = scores.detach().reshape(len(scores), -1)
     labels = np.zeros(flat.shape[1], np.uint8 if few else np.int32)
+    best = np.empty(flat.shape[1], np.float32)
     for first in range(0, flat.shape[1], TILE_PX):
-        tile = flat[:, first : first + TILE_PX]
+        part = slice(first, first + TILE_PX)
+        tile = flat[:, part]
         if tile.dtype not in (torch.float32, torch.float64):
             tile = tile.float()
-        _label_tile(tile.numpy(), labels[first : first + TILE_PX])
-    return torch.from_numpy(labels).view(scores.shape[1:])
+        best[part] = _label_tile(tile.numpy(), labels[part])
+    size = scores.shape[1:]
+    return Best(torch.from_numpy(labels).view(size), torch.from_numpy(best).view(size))
 
 
-def _label_tile(scores: np.ndarray, labels: np.ndarray) -> None:
-    """Index of the largest of the scores (K, N) into ``labels`` (N,), which are zero."""
+def _label_tile(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Index of the largest of the scores (K, N) into ``labels`` (N,), which are zero.
+
+    Returns the largest scores (N,)."""
     best = scores[0].copy()
     better = np.empty(best.shape, bool)
     as_number = better.view(np.uint8)
@@ -88,6 +116,7 @@ def _label_tile(scores: np.ndarray, labels: np.ndarray) -> None:
         np.multiply(as_number, labels.dtype.type(index), out=candidate)
         np.maximum(labels, candidate, out=labels)
     _refuse_nan(bool(np.isnan(best).any()))
+    return best
 
 
 def _refuse_nan(found: bool) -> None:

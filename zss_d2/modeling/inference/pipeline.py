@@ -11,16 +11,18 @@ therefore made in pieces that tile the result, of which only the labels are kept
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from zss_d2.modeling.inference.argmax import LabelsOnly, argmax_labels
+from zss_d2.modeling.inference.argmax import LabelsOnly, best_class
 from zss_d2.modeling.inference.protocol import InferenceProtocol
 from zss_d2.modeling.inference.resize import (
     rescale,
+    rescaled_size,
     resize_rows,
     resize_scores,
     row_slices,
@@ -70,42 +72,125 @@ def segment(
     Raises:
         NanScoresError: scores that only labels are wanted of are NaN.
     """
-    in_pieces = len(class_names) * size[0] * size[1] > protocol.max_scores
-    pieces = _score_pieces(network, image, class_names, size, protocol, in_pieces)
-    if protocol.seen_bias:
-        seen = image.new_tensor([name in network.labelled_classes for name in class_names])
-        bias = protocol.seen_bias * seen.view(-1, 1, 1)
-        pieces = ((rows, columns, scores - bias) for rows, columns, scores in pieces)
-    if not in_pieces:
-        return _joined(pieces, size)
-    labels = torch.empty(size, dtype=torch.int32, device=image.device)
-    for rows, columns, scores in pieces:
-        labels[rows, columns] = argmax_labels(scores)
-    return LabelsOnly(labels, len(class_names))
+    return next(segment_batch(network, image[None], class_names, [size], protocol))
+
+
+def segment_batch(
+    network: Network,
+    images: Tensor,
+    class_names: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    protocol: InferenceProtocol,
+) -> Iterator[Tensor | LabelsOnly]:
+    """Segment images (B, 3, H, W) that go through the network together; see `segment`.
+
+    Args:
+        sizes: height and width of every result.
+
+    Returns:
+        what `segment` returns, image by image, each made when it is asked for.
+    """
+    views = [_view(network, images, scale, class_names, protocol) for scale in protocol.scales]
+    for index, size in enumerate(sizes):
+        in_pieces = len(class_names) * size[0] * size[1] > protocol.max_scores
+        pieces = _score_pieces(views, index, tuple(images.shape[-2:]), size, in_pieces)
+        if protocol.seen_bias:
+            seen = images.new_tensor([name in network.labelled_classes for name in class_names])
+            bias = protocol.seen_bias * seen.view(-1, 1, 1)
+            pieces = _lowered(pieces, bias)
+        yield (
+            _best_only(pieces, len(class_names), size, images.device)
+            if in_pieces
+            else _joined(pieces, size)
+        )
+
+
+class _View(Protocol):
+    """The images of a batch at one scale."""
+
+    size: tuple[int, int]
+
+    def pieces(self, index: int, in_pieces: bool) -> Iterator[Piece]:
+        """Scores of an image at `size`; asked for once per image, in the order of the batch.
+
+        Args:
+            in_pieces: never as a whole.
+        """
+
+
+@dataclass(frozen=True)
+class _WholeImages(_View):
+    """Images that the network sees as a whole: their coarse logits, which are few, are kept."""
+
+    network: Network
+    logits: Sequence[Tensor]
+    size: tuple[int, int]
+
+    def pieces(self, index: int, in_pieces: bool) -> Iterator[Piece]:
+        logits = [view[index : index + 1] for view in self.logits]
+        for rows in row_slices(self.size[0]) if in_pieces else (None,):
+            scores = _scores(self.network, logits, self.size, rows)[0]
+            yield rows or slice(0, self.size[0]), slice(0, self.size[1]), scores
+
+
+@dataclass(frozen=True)
+class _SlidingWindows(_View):
+    """Images that the network sees through windows, those of one image after those of another."""
+
+    windows: Windows
+    scores: Iterator[Tensor]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.windows.size
+
+    def pieces(self, index: int, in_pieces: bool) -> Iterator[Piece]:
+        yield from self.windows.average(self.scores)
+
+
+def _view(
+    network: Network,
+    images: Tensor,
+    scale: float,
+    class_names: Sequence[str],
+    protocol: InferenceProtocol,
+) -> _View:
+    """Images (B, 3, H, W) at a scale."""
+    if protocol.slide_crop is None:
+        images = rescale(images, scale, protocol.antialias)
+        logits = _view_logits(network, images, class_names, protocol.flip)
+        return _WholeImages(network, logits, tuple(images.shape[-2:]))
+    windows = Windows(
+        rescaled_size(images.shape[-2:], scale),
+        protocol.slide_crop,
+        protocol.slide_stride or protocol.slide_crop,
+    )
+    # Scaled image by image, as they are come to.
+    cut = chain.from_iterable(
+        windows.cut(rescale(image[None], scale, protocol.antialias)[0]) for image in images
+    )
+    scores = window_scores(network, cut, class_names, protocol.flip, protocol.slide_batch)
+    return _SlidingWindows(windows, scores)
 
 
 def _score_pieces(
-    network: Network,
-    image: Tensor,
-    class_names: Sequence[str],
+    views: Sequence[_View],
+    index: int,
+    present: tuple[int, int],
     size: tuple[int, int],
-    protocol: InferenceProtocol,
     in_pieces: bool,
 ) -> Iterator[Piece]:
-    """Scores of an image (3, H, W) at ``size``, of all scales; ``in_pieces``: never as a whole."""
-    present = tuple(image.shape[-2:])
-    if present == size and protocol.scales == (1.0,):
-        yield from _dense_pieces(network, image, class_names, protocol, in_pieces)
+    """Scores of an image of the size ``present`` at ``size``, the mean over all scales."""
+    if present == size and len(views) == 1 and views[0].size == size:
+        yield from views[0].pieces(index, in_pieces)
         return
     # Held as a whole, at the size of the image.
     total = None
-    for scale in protocol.scales:
-        view = rescale(image, scale, protocol.antialias)
-        pieces = _dense_pieces(network, view, class_names, protocol, in_pieces=False)
-        scores = resize_scores(_joined(pieces, tuple(view.shape[-2:])), present)
+    for view in views:
+        scores = resize_scores(_joined(view.pieces(index, in_pieces=False), view.size), present)
         total = scores if total is None else total.add_(scores)
-    if len(protocol.scales) > 1:
-        total = total / len(protocol.scales)
+    if len(views) > 1:
+        total = total / len(views)
     if not in_pieces:
         yield slice(0, size[0]), slice(0, size[1]), resize_scores(total, size)
         return
@@ -113,26 +198,18 @@ def _score_pieces(
         yield rows, slice(0, size[1]), resize_rows(total[None], size, rows)[0]
 
 
-def _dense_pieces(
-    network: Network,
-    image: Tensor,
-    class_names: Sequence[str],
-    protocol: InferenceProtocol,
-    in_pieces: bool,
-) -> Iterator[Piece]:
-    """Scores of an image (3, H, W) at its own size, at one scale."""
-    size = tuple(image.shape[-2:])
-    if protocol.slide_crop is None and in_pieces:
-        # The network's coarse logits are few; they are enlarged some rows at a time.
-        logits = _view_logits(network, image[None], class_names, protocol.flip)
-        for rows in row_slices(size[0]):
-            yield rows, slice(0, size[1]), _scores(network, logits, size, rows)[0]
-        return
-    crop = protocol.slide_crop or max(size)
-    windows = Windows(size, crop, protocol.slide_stride or crop)
-    yield from windows.average(
-        window_scores(network, windows.cut(image), class_names, protocol.flip, protocol.slide_batch)
-    )
+def _lowered(pieces: Iterable[Piece], bias: Tensor) -> Iterator[Piece]:
+    return ((rows, columns, scores - bias) for rows, columns, scores in pieces)
+
+
+def _best_only(
+    pieces: Iterable[Piece], num_classes: int, size: tuple[int, int], device: torch.device
+) -> LabelsOnly:
+    labels = torch.empty(size, dtype=torch.int32, device=device)
+    best = torch.empty(size, device=device)
+    for rows, columns, scores in pieces:
+        labels[rows, columns], best[rows, columns] = best_class(scores)
+    return LabelsOnly(labels, num_classes, best)
 
 
 def window_scores(

@@ -13,12 +13,18 @@ from torch.nn import functional as F
 ROWS_AT_ONCE = 64
 
 
-def rescale(image: Tensor, scale: float, antialias: bool) -> Tensor:
-    """Image (3, H, W) at ``scale`` times its size."""
+def rescaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Height and width, px, at ``scale`` times a size (H, W)."""
+    height, width = (max(1, round(scale * side)) for side in size)
+    return height, width
+
+
+def rescale(images: Tensor, scale: float, antialias: bool) -> Tensor:
+    """Images (B, 3, H, W) at ``scale`` times their size."""
     if scale == 1:
-        return image
-    size = [max(1, round(scale * side)) for side in image.shape[-2:]]
-    return F.interpolate(image[None], size, mode="bilinear", antialias=antialias)[0]
+        return images
+    size = rescaled_size(images.shape[-2:], scale)
+    return F.interpolate(images, size, mode="bilinear", antialias=antialias)
 
 
 def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -27,11 +27,13 @@ class Windows:
         size: height and width of the image, px.
         crop: side of a window, px.
         stride: step, px.
+        blend: weigh a window less toward its borders, so that no seam shows; else all the same.
     """
 
     size: tuple[int, int]
     crop: int
     stride: int
+    blend: bool = False
 
     @property
     def tops(self) -> list[int]:
@@ -47,7 +49,7 @@ class Windows:
             yield image[:, top : top + self.crop, left : left + self.crop]
 
     def average(self, scores: Iterator[Tensor]) -> Iterator[Piece]:
-        """Scores of the image, each pixel the mean over the windows that hold it.
+        """Scores of the image, each pixel the (weighted) mean over the windows that hold it.
 
         A piece is given as soon as no later window reaches it. Held at a time are a window and what
         one row of windows shares with the next.
@@ -62,10 +64,12 @@ class Windows:
         if len(tops) == len(lefts) == 1:
             yield slice(0, height), slice(0, width), next(scores)
             return
-        row_counts, column_counts = (
-            _coverage(starts, self.crop, side)
-            for starts, side in zip((tops, lefts), self.size, strict=True)
+        ramp = self.crop - self.stride if self.blend else 0
+        row_weights, column_weights = (
+            _ramped(min(self.crop, side), ramp) for side in (height, width)
         )
+        row_counts = _coverage(tops, row_weights, height)
+        column_counts = _coverage(lefts, column_weights, width)
         above = None  # sums (K, rows shared with the windows above, W)
         for top, next_top in pairwise([*tops, height]):
             rows = next_top - top
@@ -74,6 +78,8 @@ class Windows:
                 columns = next_left - left
                 # A copy, as it is added to, and so that no batch of windows is kept alive.
                 total = next(scores).clone()
+                if self.blend:
+                    total *= (row_weights[:, None] * column_weights).to(total)
                 known = 0
                 if before is not None:
                     known = before.shape[2]
@@ -95,9 +101,16 @@ class Windows:
             above = below
 
 
-def _coverage(starts: list[int], crop: int, size: int) -> Tensor:
-    """How many windows hold each of ``size`` positions."""
-    counts = torch.zeros(size, dtype=torch.int64)
+def _ramped(crop: int, ramp: int) -> Tensor:
+    """Weights of the positions in a window (crop,): 1, falling off over ``ramp`` px at each end."""
+    position = torch.arange(crop, dtype=torch.float32) + 0.5
+    distance = torch.minimum(position, crop - position)
+    return (distance / ramp).clamp(max=1) if ramp else torch.ones(crop)
+
+
+def _coverage(starts: list[int], weights: Tensor, size: int) -> Tensor:
+    """Sum of the weights of the windows that hold each of ``size`` positions."""
+    total = torch.zeros(size)
     for start in starts:
-        counts[start : start + crop] += 1
-    return counts
+        total[start : start + len(weights)] += weights
+    return total

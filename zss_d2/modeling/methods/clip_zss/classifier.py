@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zss_d2.clip import PromptSettings, TextEncoder
+from zss_d2.clip.wording import prompts_for
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import describe_clip, require_activation, shortened
 from zss_d2.modeling.methods.clip_zss.teacher import FrozenReference
@@ -54,7 +55,7 @@ class TextClassifier(nn.Module):
 
     def embed_own_classes(self) -> None:
         """Fill the table of the training data set's classes with the text tower."""
-        self.embeddings = self._embed(self.class_names).clone()
+        self.embeddings = self._embed(self.class_names, self.prompt_settings).clone()
         self._filled = True
         self._clip = _identity_of(self.encoder)
 
@@ -107,13 +108,14 @@ class TextClassifier(nn.Module):
         return torch.stack([rows.get(name, own_rows[name]) for name in self.class_names])
 
     def forward(self, names: Sequence[str]) -> Tensor:
-        """Embeddings (len(names), C).
+        """Embeddings (len(names), C): those of the table, or new ones of other names and wordings.
 
         Raises:
             ZssError: no checkpoint was loaded and no text tower has filled the table.
         """
-        if not set(names) <= set(self.class_names):
-            return self._embed(names)
+        prompts = prompts_for(names, self.prompt_settings)
+        if prompts != self.prompt_settings or not set(names) <= set(self.class_names):
+            return self._embed(names, prompts)
         if not self._filled:
             raise ZssError(
                 "MODEL.CLIP_ZSS.TEACHER is False and no checkpoint is loaded, so the classes have "
@@ -126,14 +128,14 @@ class TextClassifier(nn.Module):
         synonyms = {n: list(w) for n, w in prompts.synonyms.items() if n in self.class_names}
         return {"templates": list(prompts.templates), "synonyms": synonyms}
 
-    def _embed(self, names: Sequence[str]) -> Tensor:
+    def _embed(self, names: Sequence[str], prompts: PromptSettings) -> Tensor:
         if self.encoder is None:
             encoder = FrozenReference(self._text_encoder()).to(self.embeddings.device)
             if self._clip:
                 # The table came with a checkpoint; what stands beside it must be of the same CLIP.
                 _require_same_clip(self._clip, _identity_of(encoder))
             self.encoder = encoder
-        return self.encoder.module.classifier(names, self.prompt_settings)
+        return self.encoder.module.classifier(names, prompts)
 
 
 def _look_at_the_table(module: TextClassifier, _: Any) -> None:

@@ -1,0 +1,42 @@
+"""How images are taken through a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zss_d2.errors import ZssError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every field but ``batch`` changes results; None leaves it to the config of the model.
+
+    Args:
+        seen_bias: subtracted from the scores of classes that are called as one whose labels the
+            model was trained with.
+        size: shorter edge, px, that images have for the network; 0: as they are. Images that are
+            read window by window stay as they are where it is None.
+        tile: side, px, of what the network sees at once of a large image; 0: always the whole;
+            None: the size of its windows or crops, for images of more than four times their area.
+        overlap: of neighbouring tiles, as a share of their side; they are blended there.
+        batch: images or tiles that go through the network together.
+        class_scores: keep the scores of every word, not only the best.
+    """
+
+    seen_bias: float | None = None
+    size: int | None = None
+    tile: int | None = None
+    overlap: float = 0.25
+    batch: int = 1
+    class_scores: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least, most in (
+            ("seen_bias", self.seen_bias, -1, 1),
+            ("size", self.size, 0, 65535),
+            ("tile", self.tile, 0, 65535),
+            ("overlap", self.overlap, 0, 0.5),
+            ("batch", self.batch, 1, 65535),
+        ):
+            if value is not None and not least <= value <= most:
+                raise ZssError(f"{name} is {value}; give {least} to {most}")
