@@ -44,7 +44,7 @@ def file_only() -> Iterator[None]:
     screens = [
         (handler, handler.level)
         for handler in logging.getLogger("detectron2").handlers
-        if not isinstance(handler, logging.FileHandler)
+        if not _writes_a_file(handler)
     ]
     for handler, _ in screens:
         handler.setLevel(logging.WARNING)
@@ -53,6 +53,11 @@ def file_only() -> Iterator[None]:
     finally:
         for handler, level in screens:
             handler.setLevel(level)
+
+
+def _writes_a_file(handler: logging.Handler) -> bool:
+    """Whether it is no screen; upstream's handlers of files are of the same class."""
+    return Path(getattr(getattr(handler, "stream", None), "name", "")).is_file()
 
 
 def summary(cfg: CfgNode, testing: bool) -> str:
