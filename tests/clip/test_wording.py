@@ -15,7 +15,13 @@ import zss_d2
 from zss_d2.clip import PromptSettings, TextEncoder
 from zss_d2.clip.templates import TEMPLATE_SETS
 from zss_d2.clip.towers import get_tokenizer
-from zss_d2.clip.wording import check_names, check_templates, class_tokens
+from zss_d2.clip.wording import (
+    Vocabulary,
+    check_names,
+    check_templates,
+    class_tokens,
+    prompts_for,
+)
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import prompt_settings
 
@@ -192,3 +198,23 @@ class TestAtStart:
         cfg = make_cfg("MODEL.CLIP.SYNONYMS", True)
         words = prompt_settings(cfg).synonyms
         assert words == {"pottedplant": ("potted plant",), "tvmonitor": ("tv",)}
+
+
+def test_a_vocabulary_has_a_say_in_how_its_names_are_embedded():
+    own = PromptSettings(("a photo of a {}.",), {"sofa": ("couch",), "cat": ("kitty",)})
+    assert prompts_for(("sofa",), own) is own
+    vocabulary = Vocabulary(("sofa", "dog"), {"sofa": ["settee"], "dog": ["puppy"]})
+    mixed = prompts_for(vocabulary, own)
+    assert mixed.templates == own.templates
+    assert mixed.names_of("sofa") == ("sofa", "settee")
+    assert mixed.names_of("cat") == ("cat", "kitty")
+    assert (len(vocabulary), vocabulary[1], list(vocabulary)) == (2, "dog", ["sofa", "dog"])
+    other = prompts_for(Vocabulary(("sofa",), {}, ("{}",)), own)
+    assert (other.templates, other.names_of("sofa")) == (("{}",), ("sofa", "couch"))
+
+
+def test_learned_prompts_leave_no_place_for_templates():
+    learned = PromptSettings(None)
+    assert prompts_for(Vocabulary(("sofa",)), learned).templates is None
+    with pytest.raises(ZssError, match="learned prompts in the place of sentence templates"):
+        prompts_for(Vocabulary(("sofa",), {}, ("{}",)), learned)

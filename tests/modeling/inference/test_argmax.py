@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from zss_d2.modeling.inference import LabelsOnly, NanScoresError, argmax_labels
+from zss_d2.modeling.inference import LabelsOnly, NanScoresError, argmax_labels, best_class
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -34,3 +34,12 @@ def test_labels_only_knows_no_other_dimension():
     assert labels.argmax(dim=0).tolist() == [[1] * 3] * 2
     with pytest.raises(ValueError, match="not over dim 1"):
         labels.argmax(dim=1)
+    with pytest.raises(ValueError, match="not their scores"):
+        best_class(labels)
+
+
+def test_the_best_scores_come_along():
+    scores = torch.randn(7, 300, 200)
+    best = best_class(scores)
+    assert torch.equal(best.scores, scores.max(dim=0).values)
+    assert torch.equal(best.labels.long(), scores.argmax(dim=0))

@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly, segment
+from zss_d2.modeling.inference import (
+    InferenceProtocol,
+    LabelsOnly,
+    best_class,
+    segment,
+    segment_batch,
+)
 from zss_d2.modeling.inference.pipeline import window_scores
 
 NAMES = ("red", "green", "blue")
@@ -90,3 +96,31 @@ def test_windows_are_cut_as_they_are_needed():
     scores = window_scores(Channels(), windows, NAMES, flip=False, batch=2)
     next(scores)
     assert read == [0, 1]
+
+
+@pytest.mark.parametrize("protocol", [{}, {"slide_crop": 16, "slide_stride": 8, "slide_batch": 5}])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0)])
+@pytest.mark.parametrize("max_scores", [3000, 1 << 20])
+def test_images_of_a_batch_are_as_if_alone(protocol, scales, max_scores):
+    """Also where they come out at sizes of their own, one of them in pieces."""
+    settings = InferenceProtocol(
+        **protocol, scales=scales, flip=True, seen_bias=0.1, max_scores=max_scores
+    )
+    images, sizes = torch.randn(3, 3, 20, 30), [(20, 30), (40, 50), (10, 20)]
+    network = Channels()
+    together = list(segment_batch(network, images, NAMES, sizes, settings))
+    for image, size, result in zip(images, sizes, together, strict=True):
+        alone = segment(Channels(), image, NAMES, size, settings)
+        assert isinstance(result, LabelsOnly) == (3 * size[0] * size[1] > max_scores)
+        best, expected = best_class(result), best_class(alone)
+        torch.testing.assert_close(best.scores, expected.scores)
+        assert torch.equal(best.labels.long(), expected.labels.long())
+    if not protocol:
+        assert {shape[0] for shape in network.batches} == {3}
+
+
+def test_labels_in_pieces_keep_the_best_scores():
+    image, protocol = torch.randn(3, 37, 53), InferenceProtocol(seen_bias=0.05)
+    scores = segment(Channels(), image, NAMES, (70, 60), protocol)
+    labels = segment(Channels(), image, NAMES, (70, 60), replace(protocol, max_scores=0))
+    torch.testing.assert_close(labels.scores, scores.max(dim=0).values)

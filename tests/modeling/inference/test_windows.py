@@ -73,3 +73,22 @@ def test_scores_that_are_averaged_stay_what_they_were():
     before = image.clone()
     list(windows.average(iter(given)))
     assert torch.equal(image, before)
+
+
+def test_blended_windows_fade_by_hand():
+    """Windows of 4 px every 2 px that say 0, 1 and 2: weights are 1/4, 3/4, 3/4, 1/4."""
+    said = iter(torch.arange(3.0))
+    windows = Windows((1, 8), 4, 2, blend=True)
+    scores = averaged(
+        lambda view: torch.full((1, *view.shape[1:]), float(next(said))),
+        torch.zeros(3, 1, 8),
+        windows,
+    )
+    assert scores.flatten().tolist() == [0, 0, 0.25, 0.75, 1.25, 1.75, 2, 2]
+
+
+@pytest.mark.parametrize("size", [(13, 22), (3, 31), (50, 50)])
+def test_blending_leaves_what_windows_agree_on(size):
+    image = torch.randn(3, *size)
+    scores = averaged(lambda view: view, image, Windows(size, 9, 6, blend=True))
+    torch.testing.assert_close(scores, image)
