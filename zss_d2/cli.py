@@ -29,6 +29,7 @@ COMMANDS = {
     "complexity": ("analysis.commands.complexity", "parameters and multiply-adds of a config"),
     "toy-voc": ("data.synthetic.toy_voc", "draw a few images in the layout of VOC 2012"),
     "toy-custom": ("data.synthetic.toy_custom", "draw a small custom dataset with its yaml"),
+    "predict": ("collection.command", "label images and folders of images with your own words"),
     "web": ("web.command", "a page in the browser that labels images with words"),
     "mini-clip": ("mini_clip.command", "pretrain the CLIP of the mini world"),
 }

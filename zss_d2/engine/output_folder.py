@@ -26,11 +26,14 @@ PATIENCE_S = 60.0
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
+def claim(folder: Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
     """Make the folder this process's own, and clear away what killed runs have left half written.
 
     The lock is the system's, on the file ``.lock``, which says who has it: it ends with the process
     that holds it, however that ends.
+
+    Args:
+        option: that names the folder.
 
     Raises:
         ZssError: another run is using it, or nothing can be written there.
@@ -41,10 +44,10 @@ def claim(folder: Path) -> Iterator[None]:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise ZssError(
-            f"OUTPUT_DIR {folder} cannot be written to ({error.strerror}); give another OUTPUT_DIR"
+            f"{option} {folder} cannot be written to ({error.strerror}); give another {option}"
         ) from error
     with file:
-        _lock(file, path)
+        _lock(file, path, option)
         file.truncate(0)
         owner = {"host": socket.gethostname(), "process": os.getpid(), "start": time.strftime("%c")}
         file.write(json.dumps(owner) + "\n")
@@ -57,7 +60,7 @@ def claim(folder: Path) -> Iterator[None]:
             file.truncate(0)
 
 
-def _lock(file: IO[str], path: Path) -> None:
+def _lock(file: IO[str], path: Path, option: str) -> None:
     if fcntl is None:
         _warn_without_locks(path)
         return
@@ -70,9 +73,11 @@ def _lock(file: IO[str], path: Path) -> None:
         except BlockingIOError:
             waited = time.monotonic() - start
             if waited > PATIENCE_S:
-                raise ZssError(f"{_in_use(path)}; wait, or give another OUTPUT_DIR") from None
+                in_use = _in_use(path, option)
+                raise ZssError(f"{in_use}; wait, or give another {option}") from None
             if waited > 1 and not said:
-                print(f"{_in_use(path)}; waiting for {PATIENCE_S:.0f} s", file=sys.stderr)
+                in_use = _in_use(path, option)
+                print(f"{in_use}; waiting for {PATIENCE_S:.0f} s", file=sys.stderr)
                 said = True
             time.sleep(0.2)
         except OSError:  # a file system without locks
@@ -87,10 +92,10 @@ def _warn_without_locks(path: Path) -> None:
     )
 
 
-def _in_use(path: Path) -> str:
+def _in_use(path: Path, option: str) -> str:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         who = f"process {owner['process']} on {owner['host']}, since {owner['start']}"
     except (OSError, ValueError, KeyError, TypeError):
         who = "another process"
-    return f"OUTPUT_DIR {path.parent} is in use by {who}"
+    return f"{option} {path.parent} is in use by {who}"

@@ -197,21 +197,27 @@ def _run_under_torchrun(main: Main, cfg: CfgNode, args: argparse.Namespace) -> N
         _start(main, cfg, args)
         return
     on_gpu = torch.cuda.is_available()
-    # Started again, processes must not find the addresses that dead ones have left in the store.
-    store, rank, processes = next(dist.rendezvous("env://"))
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        store=dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store),
-        rank=rank,
-        world_size=processes,
-        timeout=timedelta(minutes=args.timeout),
-    )
+    join_torchrun("nccl" if on_gpu else "gloo", timedelta(minutes=args.timeout))
     comm.create_local_process_group(here)
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     comm.synchronize()
     _start(main, cfg, args)
     dist.destroy_process_group()
+
+
+def join_torchrun(backend: str, timeout: timedelta) -> None:
+    """Meet the other processes that ``torchrun`` has started, as a group of that backend."""
+    store, rank, processes = next(dist.rendezvous("env://"))
+    # Started again, processes must not find the addresses that dead ones have left in the store.
+    prefix = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(prefix, store),
+        rank=rank,
+        world_size=processes,
+        timeout=timeout,
+    )
 
 
 def _check_folder(cfg: CfgNode, args: argparse.Namespace, processes: int) -> None:

@@ -1,0 +1,185 @@
+"""Label images with your own words: files, folders, collections of any size.
+
+    zss predict images --config-file configs/maskclip_voc.yaml \\
+        --classes cat dog "sofa|couch" --background wall floor --output out
+    zss predict a.jpg "b/**/*.png" @list.txt --config-file output/run --classes-file words.txt \\
+        --formats labels overlay coco --batch 16 --output out
+    torchrun --nproc-per-node 8 predict.py images ...
+
+Folders are read with all that is in them, and results lie as the images do. The same command goes
+on where it was stopped. Exit status 1: some images could not be labelled, predict.json says why.
+docs/predict.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zss_d2.errors import command
+from zss_d2.predict.formats import FORMATS, collection_formats, image_formats
+from zss_d2.utils.command_line import Parser, between, check_output, whole
+
+if TYPE_CHECKING:
+    from zss_d2.predict.words import Words
+
+
+def make_parser() -> Parser:
+    formats = "\n".join(f"  {name:13}{form.about}" for name, form in FORMATS.items())
+    parser = Parser(__doc__, epilog=f"formats:\n{formats}")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE_OR_FOLDER",
+        help="files, folders, patterns in quotes, @FILE with a path per line",
+    )
+    _add_model(parser.add_argument_group("model"))
+    _add_words(parser.add_argument_group("words"))
+    _add_results(parser.add_argument_group("results"))
+    _add_images(parser.add_argument_group("how images are taken through the model"))
+    parser.add_opts()
+    return parser
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--config-file", required=True, metavar="YAML_OR_RUN", help="config, or folder of a run"
+    )
+    group.add_argument(
+        "--weights", metavar="PTH", help="checkpoint (default: of the run or the config)"
+    )
+    group.add_argument(
+        "--device", default="auto", help="auto (CUDA, then MPS, then CPU), cpu, cuda, mps"
+    )
+
+
+def _add_words(group: argparse._ArgumentGroup) -> None:
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="WORD",
+        help="in the order of their ids; sofa|couch: two wordings of one class",
+    )
+    source.add_argument(
+        "--classes-file", type=Path, metavar="TXT", help="one per line, # begins a comment"
+    )
+    group.add_argument(
+        "--background",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="words that compete and come out as background, id 0",
+    )
+    group.add_argument(
+        "--unknown-below",
+        nargs="+",
+        type=_threshold,
+        default=[],
+        metavar="[WORD=]SCORE",
+        help="pixels whose best score, 0 to 1, is lower are unknown; of all or of one class",
+    )
+    sentences = group.add_mutually_exclusive_group()
+    sentences.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="SENTENCE",
+        help='with {} for the word, such as "a photo of a {}."',
+    )
+    sentences.add_argument(
+        "--template-set", metavar="NAME", help="single, coco15 or imagenet80 (docs/clip.md)"
+    )
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    group.add_argument(
+        "--formats",
+        nargs="+",
+        default=["labels", "overlay"],
+        metavar="FORMAT",
+        help="see below (default: labels overlay)",
+    )
+    group.add_argument(
+        "--opacity", type=between(0, 1), default=0.5, metavar="X", help="of labels in overlays"
+    )
+    group.add_argument(
+        "--no-legend", dest="legend", action="store_false", help="overlays without a legend"
+    )
+
+
+def _add_images(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--batch",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="images of one size, or tiles of a large one, at once (default: 1)",
+    )
+    group.add_argument(
+        "--size",
+        type=whole(0),
+        metavar="PX",
+        help="shorter edge of images; 0: as they are (default: the config's)",
+    )
+    group.add_argument(
+        "--tile",
+        type=whole(0),
+        metavar="PX",
+        help="side of the tiles of large images; 0: never in tiles (default: by the config)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=between(0, 0.5),
+        default=0.25,
+        metavar="X",
+        help="of tiles, as a share of their side (default: 0.25)",
+    )
+    group.add_argument(
+        "--seen-bias",
+        type=between(-1, 1),
+        metavar="X",
+        help="subtracted from scores of classes that were trained (default: the config's)",
+    )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    check_output(args.output, folder=True)
+    image_formats(args.formats), collection_formats(args.formats)
+
+    from zss_d2.collection.session import run
+    from zss_d2.predict.options import Options
+
+    options = Options(
+        seen_bias=args.seen_bias,
+        size=args.size,
+        tile=args.tile,
+        overlap=args.overlap,
+        batch=args.batch,
+        class_scores="npz" in args.formats,
+    )
+    return run(args, _words(args), options)
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    """``0.4`` or ``cat=0.4`` -> (class or "", score)."""
+    name, _, score = text.rpartition("=")
+    return name, between(0, 1)(score)
+
+
+def _words(args: argparse.Namespace) -> Words:
+    from zss_d2.clip.templates import template_set
+    from zss_d2.predict.words import Words, read_words
+
+    texts = args.classes or read_words(args.classes_file)
+    names = [text.split("|")[0].strip() for text in texts]
+    given = dict(args.unknown_below)
+    everywhere = given.pop("", None)
+    thresholds = dict.fromkeys(names, everywhere) if everywhere else {}
+    templates = template_set(args.template_set) if args.template_set else args.templates
+    return Words.of(texts, args.background, {**thresholds, **given}, templates)

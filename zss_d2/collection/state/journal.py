@@ -1,0 +1,120 @@
+"""What is known of every image: lines that processes append, and an index of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zss_d2.utils.writing import make_folder, write_error
+
+DONE, FAILED = "done", "failed"
+
+
+class Journal:
+    """A file that one process appends records to; what is appended outlives the process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write a record; raises WriteError. Threads may do so at once."""
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            try:
+                if self._descriptor is None:
+                    make_folder(self.path.parent)
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                    self._descriptor = os.open(self.path, flags, 0o666)
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError as error:
+                raise write_error(error, self.path) from error
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Entry(NamedTuple):
+    """What the index keeps of a record; the rest is read again when it is needed."""
+
+    status: str
+    source: str
+    stamp: tuple[int, int] | None  # bytes and time of the source, see `stamp_of`
+    files: tuple[tuple[str, str], ...]  # format, path below the folder
+    masks: bool
+    journal: Path
+    offset: int
+    length: int
+
+
+class Records:
+    """The last record of every image, by its name, of journals that are read one after another.
+
+    A line that is no record, such as the last one of a process that was killed, counts as absent.
+    """
+
+    def __init__(self, journals: Iterable[Path]):
+        self.entries: dict[str, Entry] = {}
+        for journal in journals:
+            for offset, line in _lines(journal):
+                self._add(journal, offset, line)
+
+    def _add(self, journal: Path, offset: int, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+            self.entries[record["name"]] = Entry(
+                record["status"],
+                record["source"],
+                tuple(record["stamp"]) if record["stamp"] else None,
+                tuple(record.get("files", {}).items()),
+                bool(record.get("masks")),
+                journal,
+                offset,
+                len(line),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return
+
+    def forget(self, status: str, but: Collection[str]) -> None:
+        """Drop the records of a status, except of images of these names."""
+        kept = {n: x for n, x in self.entries.items() if x.status != status or n in but}
+        self.entries = kept
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of the records, sorted by the names of images; newline included."""
+        opened = {entry.journal for entry in self.entries.values()}
+        files = {path: path.open("rb") for path in opened}
+        try:
+            for name in sorted(self.entries):
+                entry = self.entries[name]
+                files[entry.journal].seek(entry.offset)
+                yield files[entry.journal].read(entry.length)
+        finally:
+            for file in files.values():
+                file.close()
+
+
+def stamp_of(path: str) -> tuple[int, int] | None:
+    """Bytes and time of the last change (ns) of a file; None where it cannot be asked."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _lines(journal: Path) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    with journal.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield offset, line
+            offset += len(line)
