@@ -95,6 +95,24 @@ def legend(
     return box
 
 
+def font_runs(text: str) -> list[tuple[str, int, str]]:
+    """Pieces of the text, each with a font that has its characters: file, number within the file.
+
+    A character that no font has is left to the first one.
+    """
+    characters = frozenset(text)
+    families = _fonts(characters)[0]
+    covered = {family: _covered(family, characters) for family in families}
+    runs: list[tuple[str, str]] = []
+    for char in text:
+        family = next((x for x in families if char in covered[x]), families[0])
+        if runs and runs[-1][0] == family:
+            family, char = family, runs.pop()[1] + char
+        runs.append((family, char))
+    files = [(_files(family)[0], piece) for family, piece in runs]
+    return [(str(file), _face(file).get("face_index", 0), piece) for file, piece in files]
+
+
 def _fonts(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     """Font families for the characters, and those characters that no family has."""
     families, lacking = _families(characters, tuple(mpl.rcParams["font.family"]))

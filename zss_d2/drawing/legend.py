@@ -1,0 +1,114 @@
+"""A legend below an image, fast enough for one per image of a collection.
+
+Matplotlib takes tens of milliseconds to lay out a figure; this draws the letters alone, in the
+fonts that Matplotlib would take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image, ImageDraw, ImageFont
+
+from zss_d2.drawing.lettering import font_runs
+
+# Height of letters, px, and as a share of the width of the picture, so that it can be shown small.
+_LEAST_LETTERS = 13
+_LETTERS_SHARE = 1 / 64
+# Height of capital letters, as a share of that of letters.
+_CAPITALS = 0.72
+_INK, _FAINT, _PAPER = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A line of a legend: ``note`` stands behind the name, fainter; colours are RGB, 0..255.
+
+    With a ``stripe`` the swatch is striped in that colour.
+    """
+
+    name: str
+    note: str
+    colour: tuple[int, int, int]
+    stripe: tuple[int, int, int] | None = None
+
+
+def stripes(height: int, width: int, thickness: int) -> np.ndarray:
+    """Diagonal stripes (height, width) bool, ``thickness`` px wide along a row."""
+    period = 2 * thickness
+    row = np.arange(width + period) // thickness % 2 == 1
+    # Each row is the one above, moved to the left.
+    return sliding_window_view(row, width)[np.arange(height) % period]
+
+
+def legend_strip(entries: Sequence[LegendEntry], width: int) -> Image.Image:
+    """Entries in as many columns as there is room for, row by row, on white.
+
+    The picture is ``width`` px wide, or as wide as the widest entry; letters grow with it.
+    """
+    letters = max(_LEAST_LETTERS, round(width * _LETTERS_SHARE))
+    gap, line = letters // 2, round(1.5 * letters)
+    swatch = letters + gap
+    rooms = [
+        swatch + _width(x.name, letters) + gap + _width(x.note, letters) + 2 * gap for x in entries
+    ]
+    columns = _columns(rooms, width - gap)
+    rows = -(-len(entries) // len(columns))
+    strip = Image.new("RGB", (max(width, gap + sum(columns)), rows * line + 2 * gap), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for index, entry in enumerate(entries):
+        row, column = divmod(index, len(columns))
+        x, y = gap + sum(columns[:column]), gap + row * line
+        strip.paste(_swatch(entry, letters), (x, y + (line - letters) // 2))
+        base = y + (line + round(_CAPITALS * letters)) // 2
+        x = _write(draw, x + swatch, base, entry.name, letters, _INK)
+        _write(draw, x + gap, base, entry.note, letters, _FAINT)
+    return strip
+
+
+def _columns(rooms: Sequence[int], width: int) -> list[int]:
+    """Widths of the most columns that entries of these widths fit in, row by row; one at least."""
+    number = max(width // min(rooms, default=1), 1)
+    while True:
+        columns = [max(rooms[index::number], default=0) for index in range(number)]
+        if number == 1 or sum(columns) <= width:
+            return columns
+        number -= 1
+
+
+def _swatch(entry: LegendEntry, side: int) -> Image.Image:
+    pixels = np.full((side, side, 3), entry.colour, np.uint8)
+    if entry.stripe is not None:
+        pixels[stripes(side, side, max(side // 4, 1))] = entry.stripe
+    pixels[[0, -1]] = pixels[:, [0, -1]] = _FAINT
+    return Image.fromarray(pixels)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, x: int, y: int, text: str, letters: int, colour: tuple[int, int, int]
+) -> int:
+    """Write a text on the base line ``y``; returns where it ends."""
+    for font, piece in _pieces(text, letters):
+        draw.text((x, y), piece, fill=colour, font=font, anchor="ls")
+        x += round(font.getlength(piece))
+    return x
+
+
+def _width(text: str, letters: int) -> int:
+    return sum(round(font.getlength(piece)) for font, piece in _pieces(text, letters))
+
+
+def _pieces(text: str, letters: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+    return [(_font(file, face, letters), piece) for file, face, piece in _runs(text)]
+
+
+_runs = lru_cache(maxsize=4096)(font_runs)
+
+
+@lru_cache(maxsize=64)
+def _font(file: str, face: int, letters: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, letters, index=face)
