@@ -87,10 +87,12 @@ def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
     # A worker process or loader hands its ZssError on as text inside another exception.
     if isinstance(error, ZssError) or f"{ZssError.__name__}: " in str(error):
         return f"error: {user_message(error)}", 2
+    # Versions of torch have two names for it.
+    process = getattr(error, "error_pid", None) or getattr(error, "pid", None)
     if isinstance(error, ProcessExitedException):
         cause = error.signal_name or f"exit status {error.exit_code}"
         return (
-            f"error: rank {error.error_index} (process {error.error_pid}) was ended by {cause}, "
+            f"error: rank {error.error_index} (process {process}) was ended by {cause}, "
             f"by hand, by a scheduler or for lack of memory; {how_to_go_on(folder)}",
             1,
         )
@@ -100,7 +102,7 @@ def last_words(error: BaseException, folder: Path) -> tuple[str, int]:
         if not known:
             print(text, file=sys.stderr)
         reason = known or text.splitlines()[-1]
-        return f"error: rank {error.error_index} (process {error.error_pid}): {reason}", 1
+        return f"error: rank {error.error_index} (process {process}): {reason}", 1
     if (known := as_user_error(error, folder)) is not None:
         return f"error: {known}", 2
     return "", 1

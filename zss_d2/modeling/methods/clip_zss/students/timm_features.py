@@ -104,11 +104,14 @@ def fetch_timm_weights(name: str) -> None:
 
 def _create(name: str, pretrained: bool) -> nn.Module:
     options = {"pretrained": pretrained, "features_only": True}
-    try:
-        # Transformers with windows or position embeddings then take images of any size.
-        return timm.create_model(name, dynamic_img_size=True, **options)
-    except TypeError:
-        return timm.create_model(name, **options)
+    # Transformers with windows, or else with position embeddings, then take images of any size. Some
+    # versions of timm take the second from those of the first kind and do nothing about it.
+    for any_size in ({"strict_img_size": False}, {"dynamic_img_size": True}):
+        try:
+            return timm.create_model(name, **any_size, **options)
+        except TypeError:
+            continue
+    return timm.create_model(name, **options)
 
 
 def load_timm_weights(features: nn.Module, name: str, path: str) -> None:
