@@ -104,8 +104,8 @@ def fetch_timm_weights(name: str) -> None:
 
 def _create(name: str, pretrained: bool) -> nn.Module:
     options = {"pretrained": pretrained, "features_only": True}
-    # Transformers with windows, or else with position embeddings, then take images of any size. Some
-    # versions of timm take the second from those of the first kind and do nothing about it.
+    # Transformers with windows, or else with position embeddings, then take images of any size.
+    # Some versions of timm let the first kind have the second option and do nothing about it.
     for any_size in ({"strict_img_size": False}, {"dynamic_img_size": True}):
         try:
             return timm.create_model(name, **any_size, **options)
