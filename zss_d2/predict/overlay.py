@@ -56,7 +56,7 @@ def overlay(prediction: Prediction, opacity: float = 0.5, legend: bool = True) -
     factor = max(_LEAST_EDGE // max(painted.shape[:2]), 1)
     painted = painted.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = painted.shape[:2]
-    strip = legend_strip(_entries(prediction), width)
+    strip = legend_strip(legend_entries(prediction), width)
     picture = Image.new("RGB", (strip.width, height + strip.height), (255, 255, 255))
     picture.paste(Image.fromarray(painted), ((strip.width - width) // 2, 0))
     picture.paste(strip, (0, height))
@@ -89,7 +89,8 @@ def _borders(labels: np.ndarray, width: int) -> np.ndarray:
     return cv2.dilate(border, np.ones((width, width), np.uint8)).astype(bool)
 
 
-def _entries(prediction: Prediction) -> list[LegendEntry]:
+def legend_entries(prediction: Prediction) -> list[LegendEntry]:
+    """The classes that occur, in the order of the words, then background and unknown."""
     words = prediction.words
     colours, shares = label_colours(words), list(prediction.area.values())
     first = len(words.names) - len(words.classes)
