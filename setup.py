@@ -41,7 +41,10 @@ setup(
         "wrapt>=1.16",
     ],
     entry_points={"console_scripts": ["zss = zss_d2.cli:main"]},
-    extras_require={"dev": ["pytest>=8.0", "pytest-xdist>=3.6", "ruff>=0.9"]},
+    extras_require={
+        "geo": ["rasterio>=1.4"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.6", "rasterio>=1.4", "ruff>=0.9"],
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Recognition",

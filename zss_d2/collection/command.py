@@ -138,6 +138,14 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
         help="of tiles, as a share of their side (default: 0.25)",
     )
     group.add_argument(
+        "--large",
+        type=between(0.001, 1e6),
+        default=64.0,
+        metavar="MP",
+        help="megapixels above which an image is read by windows, which needs zss_d2[geo]; its "
+        "labels are a GeoTIFF, as those of images with a georeference (default: 64)",
+    )
+    group.add_argument(
         "--seen-bias",
         type=between(-1, 1),
         metavar="X",

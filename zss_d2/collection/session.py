@@ -63,12 +63,13 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
     ranks.each(lambda: predictor.check(words, options))
     joint = collection_formats(args.formats)
     drawing = {"opacity": args.opacity, "legend": args.legend}
+    own_options = {**drawing, "large": args.large}
     masks = any(form.needs_masks for form in joint.values())
     job = Job(words, options, args.output, image_formats(args.formats), masks, drawing)
     with ExitStack() as stack:
         ranks.first(lambda: stack.enter_context(claim(args.output, "--output")))
         config = str(args.config_file)
-        identity = ranks.first(lambda: describe(predictor, config, words, options, drawing))
+        identity = ranks.first(lambda: describe(predictor, config, words, options, own_options))
         number = ranks.first(lambda: folder.begin(identity))
         records = folder.records()
         images = ranks.each(lambda: settled(inputs.images, records, args.output))
@@ -84,8 +85,9 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
         )
         work = ImageWork(predictor, job, journal, progress)
         threads = max(1, min(MAX_THREADS, len(cpu_cores()) // ranks.local_world))
+        large = round(args.large * 1e6)
         try:
-            batches = planned(own, missing.names, predictor, options, threads)
+            batches = planned(own, missing.names, predictor, options, large, threads)
             pipeline.run(batches, work, threads)
         finally:
             progress.close()

@@ -49,13 +49,7 @@ class Prediction:
     @cached_property
     def area(self) -> dict[str, float]:
         """Share of the image, 0..1, by class name; with ``unknown`` if a threshold was set."""
-        ids = [*range(len(self.classes)), self.unknown_id]
-        counts = np.bincount(self.labels.ravel(), minlength=self.unknown_id + 1)[ids]
-        names = (*self.classes, UNKNOWN)
-        shares = dict(zip(names, (counts / self.labels.size).tolist(), strict=True))
-        if not self.words.unknown_below:
-            del shares[UNKNOWN]
-        return shares
+        return shares_of(label_counts(self.labels, self.words), self.words)
 
     def overlay(self, opacity: float = 0.5, legend: bool = True) -> Image.Image:
         """The image under its labels in colour; `zss_d2.predict.overlay.overlay`."""
@@ -90,3 +84,18 @@ class Prediction:
         from zss_d2.predict.formats import save
 
         return save(self, Path(folder), formats, name)
+
+
+def label_counts(labels: np.ndarray, words: Words) -> np.ndarray:
+    """How many pixels of labels (h, w) have every label id: (unknown id + 1,)."""
+    return np.bincount(labels.ravel(), minlength=words.unknown_id + 1)
+
+
+def shares_of(counts: np.ndarray, words: Words) -> dict[str, float]:
+    """`Prediction.area` of the `label_counts` of an image."""
+    ids = [*range(len(words.names)), words.unknown_id]
+    shares = (counts[ids] / counts.sum()).tolist()
+    area = dict(zip((*words.names, UNKNOWN), shares, strict=True))
+    if not words.unknown_below:
+        del area[UNKNOWN]
+    return area

@@ -36,13 +36,13 @@ _FIXED = ("method", "weights", "words", "sentences", "options", "config")
 
 
 def describe(
-    predictor: Predictor, config: str, words: Words, options: Options, drawing: Mapping[str, Any]
+    predictor: Predictor, config: str, words: Words, options: Options, further: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Model, weights, words, sentences, options and versions, ready for JSON.
 
     Args:
         config: what ``--config-file`` says.
-        drawing: options of the overlay.
+        further: options of the command.
     """
     cfg = predictor.cfg
     checkpoint = PathManager.get_local_path(predictor.checkpoint) if predictor.checkpoint else ""
@@ -65,7 +65,7 @@ def describe(
             "unknown_below": dict(words.unknown_below),
         },
         "sentences": words.templates or own,
-        "options": {**asdict(options), **drawing},
+        "options": {**asdict(options), **further},
         "config": {
             key: value
             for node in _NODES

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from zss_d2.collection.inputs import Image
+from zss_d2.collection.raster.kinds import Header, Kind, inspect
 from zss_d2.collection.work.pipeline import Member
 from zss_d2.collection.work.plan import Size, batches
-from zss_d2.data.files.images import image_size
 from zss_d2.predict.options import Options
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def planned(
     wanted: Collection[str],
     predictor: Predictor,
     options: Options,
+    large: int,
     threads: int,
 ) -> Iterator[list[Member]]:
     """Batches in which there is an image that is wanted, all of whose members are computed.
@@ -28,26 +29,32 @@ def planned(
     Args:
         pieces: images in the chunks that batches are formed in.
         wanted: names of images.
+        large: pixels above which an image is read by windows.
     """
 
-    def kind(size: Size) -> Size | None:
-        return None if predictor.is_tiled(size, options) else predictor.network_size(size, options)
+    def together(header: Header) -> Size | None:
+        size = header.size
+        if size is None or header.kind is Kind.LARGE or predictor.is_tiled(size, options):
+            return None
+        return predictor.network_size(size, options)
 
     with ThreadPoolExecutor(threads) as pool:
         for images in pieces:
             if not any(image.name in wanted for image in images):
                 continue
-            sizes = list(pool.map(_size, images))
-            for group in batches(sizes, options.batch, kind):
-                members = [_member(images[i], sizes[i], wanted) for i in group]
+            headers = list(pool.map(lambda image: inspect(image.path, large), images))
+            areas = list(map(_area, headers))
+            for group in batches(list(map(together, headers)), areas, options.batch):
+                members = [
+                    Member(images[i], images[i].name in wanted, areas[i], headers[i].kind)
+                    for i in group
+                ]
                 if any(member.wanted for member in members):
                     yield members
 
 
-def _member(image: Image, size: Size | None, wanted: Collection[str]) -> Member:
-    return Member(image, image.name in wanted, size[0] * size[1] if size else 0)
-
-
-def _size(image: Image) -> Size | None:
-    found = image_size(image.path)
-    return found and found[::-1]
+def _area(header: Header) -> int:
+    """Pixels that are read at once."""
+    if header.size is None or header.kind is Kind.LARGE:
+        return 0
+    return header.size[0] * header.size[1]

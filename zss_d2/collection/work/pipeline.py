@@ -29,18 +29,19 @@ PIXELS_UNDER_WAY = 2 * BATCH_PX
 
 
 class Member(NamedTuple):
-    """An image of a batch; results of one that is not ``wanted`` are there already."""
+    """An image of a batch, and how it is to be read; of one not ``wanted`` there are results."""
 
     image: Image
     wanted: bool
     pixels: int = 0
+    kind: Any = None
 
 
 class Work(Protocol):
     """What is done with images. All but ``label`` run in threads; errors are `ZssError`."""
 
-    def read(self, image: Image) -> Any:
-        """Decode an image."""
+    def read(self, image: Image, kind: Any) -> Any:
+        """Decode an image of a kind."""
 
     def label(self, images: Sequence[Any]) -> Iterable[Any]:
         """Results of decoded images, in order, one batch through the network."""
@@ -124,7 +125,7 @@ def _feed(
             budget.take(sum(member.pixels for member in members))
             if stop.is_set():
                 return
-            decoding = [readers.submit(work.read, member.image) for member in members]
+            decoding = [readers.submit(work.read, member.image, member.kind) for member in members]
             _put(ahead, (members, decoding), stop)
         _put(ahead, None, stop)
     except BaseException as error:  # for the thread that can end the run

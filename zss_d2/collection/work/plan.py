@@ -7,7 +7,7 @@ not from the number of processes or from what an earlier run has finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 # Pixels of a batch at most, of more than one image; decoded images wait in memory.
 BATCH_PX = 64 * 10**6
@@ -27,30 +27,22 @@ def share(pieces: Sequence[range], rank: int, processes: int) -> Sequence[range]
 
 
 def batches(
-    sizes: Sequence[Size | None], batch: int, kind: Callable[[Size], Hashable]
+    kinds: Sequence[Hashable | None], areas: Sequence[int], batch: int
 ) -> Iterator[list[int]]:
-    """Positions of images that go through the network together.
+    """Positions of the images of a chunk that go through the network together.
 
     Args:
-        sizes: (H, W) of the images of a chunk, px; None: unknown.
+        kinds: equal of images that can go together; None: the image goes by itself.
+        areas: of the images, px.
         batch: images that go together at most.
-        kind: equal for sizes that can go together; None: the image goes by itself.
     """
-    groups: dict[Hashable, list[list[int]]] = {}
-    pixels: dict[Hashable, int] = {}
-    for position, size in enumerate(sizes):
-        same = None if size is None else kind(size)
-        area = size[0] * size[1] if size else 0
-        open_groups = groups.setdefault(same, [])
-        full = (
-            same is None
-            or not open_groups
-            or len(open_groups[-1]) == batch
-            or pixels[same] + area > BATCH_PX
-        )
-        if full:
-            open_groups.append([])
-            pixels[same] = 0
-        open_groups[-1].append(position)
-        pixels[same] += area
-    yield from sorted((group for groups_ in groups.values() for group in groups_), key=min)
+    groups: list[list[int]] = []
+    filling: dict[Hashable, list[int]] = {}
+    for position, kind in enumerate(kinds):
+        group = filling.get(kind) if kind is not None else None
+        area = areas[position] + sum(areas[i] for i in group or ())
+        if group is None or len(group) == batch or area > BATCH_PX:
+            group = filling[kind] = []
+            groups.append(group)
+        group.append(position)
+    yield from groups

@@ -28,6 +28,7 @@ class Progress:
         before = total - left
         self.done = self.failed = 0
         self.first_failure = ""
+        self._note: str | None = None
         self._lock = threading.Lock()
         self._shown = shown
         terminal = shown and sys.stderr.isatty()
@@ -57,6 +58,13 @@ class Progress:
                 if self._shown:
                     self._bar.write(f"failed: {one_line(message)}; going on", file=sys.stderr)
             self._step(1)
+
+    def say(self, note: str) -> None:
+        """Show a note, once."""
+        with self._lock:
+            if self._shown and self._note is None:
+                self._note = note
+                self._bar.write(f"note: {one_line(note)}", file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from zss_d2.predict.formats.base import Record
     from zss_d2.predict.result import Prediction
+    from zss_d2.predict.words import Words
 
 # Columns of labels that are looked at together, so that a large image needs no second copy.
 _COLUMNS = 256
@@ -22,11 +23,23 @@ def annotations(prediction: Prediction) -> list[dict[str, Any]]:
     h] and ``area`` are in px, ``score`` is the mean over the pixels of the class, 0..1. Background,
     unknown pixels and those without data have none.
     """
-    from pycocotools import mask
-
     words, labels = prediction.words, prediction.labels
     counts = np.bincount(labels.ravel(), minlength=words.unknown_id + 1)
     sums = np.bincount(labels.ravel(), weights=prediction.scores.ravel(), minlength=len(counts))
+    return annotations_of(labels, counts, sums, words)
+
+
+def annotations_of(
+    labels: np.ndarray, counts: np.ndarray, sums: np.ndarray, words: Words
+) -> list[dict[str, Any]]:
+    """`annotations` of labels (H, W), or of what is read like them, some columns at a time.
+
+    Args:
+        counts: pixels of every label id: (unknown id + 1,).
+        sums: of their scores, per label id.
+    """
+    from pycocotools import mask
+
     runs = _runs_by_label(labels)
     found = []
     for label in words.label_ids[: len(words.classes)].tolist():
