@@ -52,8 +52,9 @@ endif
 $(READY): setup.py detectron2_lite/setup.py detectron2_lite/detectron2/__init__.py
 	@$(MAKE) --no-print-directory setup
 
+SCENES := val_00027.png val_00062.png
 demo: export DETECTRON2_DATASETS ?= output/demo/datasets
-demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a picture and a report, in minutes
+demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a report, scenes labelled with free words
 	$(BIN)/python datasets/prepare_mini.py
 	$(BIN)/zss sweep configs/maskclip_mini.yaml configs/ldvc_mini.yaml --output output/demo \
 	  --opts TEST.PREDICTIONS png
@@ -61,6 +62,12 @@ demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a pictur
 	  --output output/demo/panel.png
 	$(BIN)/zss report output/demo/maskclip_mini/seed0 output/demo/ldvc_mini/seed0 \
 	  --output output/demo/report
+	@rm -rf output/demo/predict
+	$(BIN)/zss predict $(addprefix $(DETECTRON2_DATASETS)/zss/mini/images/val/,$(SCENES)) \
+	  --config-file output/demo/ldvc_mini/seed0 --output output/demo/predict --sheet \
+	  --classes "yellow meshed thing" "purple plain thing" wood \
+	  --background snow tile grass water "red dotted thing" "red meshed thing" "purple meshed thing"
+	@echo "== Labelled with words that were never training labels: output/demo/predict/sheet.png"
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
