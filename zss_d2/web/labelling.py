@@ -64,7 +64,6 @@ class Labelled:
 
     Attributes:
         shown: the image and its labels, resampled; without class scores.
-        size: width and height, px, of the image itself.
         legend: by label id; shares are those of the image itself.
         heat: (h, w) uint8 by word, scores 0..1 as 0..255; empty: they were too many.
         labels_file: label map (PNG) of the image itself.
@@ -72,7 +71,6 @@ class Labelled:
     """
 
     shown: Prediction
-    size: tuple[int, int]
     legend: tuple[LegendRow, ...]
     heat: dict[str, np.ndarray]
     labels_file: Path
@@ -160,7 +158,6 @@ def label(predictor: Predictor, entries: Entries, most_pixels: int, folder: Path
     FORMATS["coco"].write(coco_file, words, [record(prediction, name, masks=True)])
     return Labelled(
         _shown(prediction),
-        image.shape[1::-1],
         _legend(prediction),
         _heat(prediction),
         labels_file,
@@ -176,7 +173,7 @@ def legend_html(rows: Sequence[LegendRow]) -> str:
         for row in rows
     ]
     head = "<tr><th></th><th>class</th><th>share</th></tr>"
-    return f'<table class="legend">{head}{"".join(lines)}</table>'
+    return f"<table>{head}{''.join(lines)}</table>"
 
 
 def _legend(prediction: Prediction) -> tuple[LegendRow, ...]:

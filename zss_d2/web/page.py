@@ -29,9 +29,12 @@ logger = logging.getLogger(__name__)
 _FONTS = ("system-ui", "sans-serif")
 THEME = gr.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
 CSS = """
-.legend td, .legend th { padding: 2px 12px 2px 0; text-align: left; }
-.swatch { display: inline-block; width: 1.2em; height: 1.2em; border: 1px solid #8888; }
+#legend td, #legend th { border: none; padding: 2px 16px 2px 0; text-align: left; }
+#legend td:last-child, #legend th:last-child { text-align: right; }
+#legend .swatch { display: block; width: 1.2em; height: 1.2em; border: 1px solid #8888; }
 """
+# Gradio's pictures have a button that sends them to another host.
+_PICTURE = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
 # Visitors who wait for the network; more are asked to come back.
 _MOST_WAITING = 20
 # Images that are decoded for previews at a time, each of up to --max-megapixels.
@@ -70,9 +73,7 @@ def build(
                     elem_id="upload",
                     height=140,
                 )
-                preview = gr.Image(
-                    label="Preview", interactive=False, visible=False, format="png", height=240
-                )
+                preview = gr.Image(label="Preview", visible=False, height=220, **_PICTURE)
                 gallery = gr.Dataset(
                     label="Examples",
                     components=[gr.Image(visible=False, render=False)],
@@ -82,6 +83,7 @@ def build(
                 )
                 words = gr.Textbox(
                     label="Words",
+                    value="",
                     info="One class per line; a|b: two wordings of one class; # begins a comment",
                     lines=4,
                     max_lines=12,
@@ -89,6 +91,7 @@ def build(
                 )
                 background = gr.Textbox(
                     label="Background words",
+                    value="",
                     info="They compete, and come out as one class, background",
                     lines=2,
                     elem_id="background",
@@ -105,17 +108,17 @@ def build(
                     )
                     seen_bias = gr.Textbox(
                         label="Seen bias",
+                        value="",
                         info="Taken from the scores of classes the model was trained with, -1 to "
                         "1; empty: as the model has it",
                         elem_id="seen-bias",
                     )
                 button = gr.Button("Label", variant="primary", elem_id="label")
             with gr.Column():
-                overlay = gr.Image(
-                    label="Labels", interactive=False, format="png", elem_id="overlay"
-                )
+                overlay = gr.Image(label="Labels", elem_id="overlay", **_PICTURE)
                 opacity = gr.Slider(0, 1, value=0.5, step=0.05, label="Opacity", elem_id="opacity")
-                legend = gr.HTML(elem_id="legend")
+                # Not gr.HTML, which needs scripts that are made from text.
+                legend = gr.Markdown(sanitize_html=False, latex_delimiters=[], elem_id="legend")
                 with gr.Row():
                     download_labels = gr.DownloadButton(
                         "Labels (PNG)", interactive=False, elem_id="download-labels"
@@ -126,10 +129,7 @@ def build(
                 with gr.Accordion("Heat map of a word", open=False, elem_id="heat"):
                     word = gr.Dropdown([], label="Word", elem_id="heat-word")
                     heat_map = gr.Image(
-                        label="Score, 0 dark to 1 bright",
-                        interactive=False,
-                        format="png",
-                        elem_id="heat-map",
+                        label="Score, 0 dark to 1 bright", elem_id="heat-map", **_PICTURE
                     )
 
         @_told
@@ -195,13 +195,13 @@ def build(
             concurrency_limit=_PREVIEWS_AT_ONCE,
             **quiet,
         )
-        gr.on(
-            [button.click],
+        button.click(
             label,
             [labelled, upload, words, background, model, unknown, seen_bias, opacity],
             [labelled, overlay, legend, download_labels, download_coco, word, heat_map],
             concurrency_id="network",
             concurrency_limit=1,
+            show_progress_on=overlay,
             api_visibility="private",
         )
         opacity.change(
