@@ -63,7 +63,7 @@ def legend_strip(entries: Sequence[LegendEntry], width: int) -> Image.Image:
     for index, entry in enumerate(entries):
         row, column = divmod(index, len(columns))
         x, y = gap + sum(columns[:column]), gap + row * line
-        strip.paste(_swatch(entry, letters), (x, y + (line - letters) // 2))
+        _swatch(strip, draw, x, y + (line - letters) // 2, entry, letters)
         base = y + (line + round(_CAPITALS * letters)) // 2
         x = _write(draw, x + swatch, base, entry.name, letters, _INK)
         _write(draw, x + gap, base, entry.note, letters, _FAINT)
@@ -80,33 +80,36 @@ def _columns(rooms: Sequence[int], width: int) -> list[int]:
         number -= 1
 
 
-def _swatch(entry: LegendEntry, side: int) -> Image.Image:
-    pixels = np.full((side, side, 3), entry.colour, np.uint8)
+def _swatch(
+    strip: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, entry: LegendEntry, side: int
+) -> None:
+    square = (x, y, x + side - 1, y + side - 1)
+    draw.rectangle(square, fill=entry.colour)
     if entry.stripe is not None:
-        pixels[stripes(side, side, max(side // 4, 1))] = entry.stripe
-    pixels[[0, -1]] = pixels[:, [0, -1]] = _FAINT
-    return Image.fromarray(pixels)
+        mask = Image.fromarray(np.uint8(255) * stripes(side, side, max(side // 4, 1)))
+        strip.paste(entry.stripe, (x, y), mask)
+    draw.rectangle(square, outline=_FAINT)
 
 
 def _write(
     draw: ImageDraw.ImageDraw, x: int, y: int, text: str, letters: int, colour: tuple[int, int, int]
 ) -> int:
     """Write a text on the base line ``y``; returns where it ends."""
-    for font, piece in _pieces(text, letters):
+    for font, piece, width in _pieces(text, letters):
         draw.text((x, y), piece, fill=colour, font=font, anchor="ls")
-        x += round(font.getlength(piece))
+        x += width
     return x
 
 
 def _width(text: str, letters: int) -> int:
-    return sum(round(font.getlength(piece)) for font, piece in _pieces(text, letters))
+    return sum(width for _, _, width in _pieces(text, letters))
 
 
-def _pieces(text: str, letters: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
-    return [(_font(file, face, letters), piece) for file, face, piece in _runs(text)]
-
-
-_runs = lru_cache(maxsize=4096)(font_runs)
+@lru_cache(maxsize=4096)
+def _pieces(text: str, letters: int) -> list[tuple[ImageFont.FreeTypeFont, str, int]]:
+    """Pieces of a text, each with its font and its width, px."""
+    fonts = [(_font(file, face, letters), piece) for file, face, piece in font_runs(text)]
+    return [(font, piece, round(font.getlength(piece))) for font, piece in fonts]
 
 
 @lru_cache(maxsize=64)
