@@ -13,6 +13,7 @@ TEST_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEB := $(VENV)/.web
 LOG := $(VENV)/setup.log
 # Runs a command silently; its output is shown only if it fails.
 logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up failed, see $(LOG)"; exit 1; }; }
@@ -20,7 +21,7 @@ logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up faile
 UPSTREAM ?= git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
 BOUNDS := $(if $(LOWEST),--constraint $(VENV)/lowest.txt)
 
-.PHONY: help setup demo test test-upstream lint format bench clean
+.PHONY: help setup demo web test test-web test-upstream lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -69,8 +70,22 @@ demo: $(READY) ## mini world: MaskCLIP against a trained LDVC, a table, a report
 	  --background snow tile grass water "red dotted thing" "red meshed thing" "purple meshed thing"
 	@echo "== Labelled with words that were never training labels: output/demo/predict/sheet.png"
 
+$(WEB): $(READY)
+	@echo "== Installing what the web page needs (log: $(LOG))"
+	@$(call logged,$(BIN)/pip install --editable '.[web]')
+	@touch $(WEB)
+
+web: $(WEB) ## a page that labels images with words, by the models that were trained here
+	@test -e output/demo/ldvc_mini/seed0/model_final.pth || \
+	  echo "== Without LDVC, which make demo trains"
+	$(BIN)/zss web
+
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+
+test-web: $(WEB) ## run the tests of the web page; those in a browser where Chromium is installed
+	@$(call logged,$(BIN)/pip install --editable '.[browser]')
+	$(BIN)/python -m pytest tests/web
 
 test-upstream: $(READY) ## run the contract suite on a checkout of upstream Detectron2, if at hand
 	@VENV=$(VENV) TEST_PROCESSES=$(TEST_PROCESSES) .ci/upstream

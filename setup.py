@@ -43,6 +43,8 @@ setup(
     entry_points={"console_scripts": ["zss = zss_d2.cli:main"]},
     extras_require={
         "geo": ["rasterio>=1.4"],
+        "web": ["gradio>=6.0,<7"],
+        "browser": ["selenium>=4.25"],
         "dev": ["pytest>=8.0", "pytest-xdist>=3.6", "rasterio>=1.4", "ruff>=0.9"],
     },
     classifiers=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from distutils.core import run_setup
 from pathlib import Path
@@ -18,7 +19,8 @@ def lower_bounds(folder: Path) -> set[str]:
     odd = [requirement for requirement in wanted if requirement.count(">=") != 1]
     if odd:
         sys.exit(f"{folder / 'setup.py'}: no lower bound in {', '.join(odd)}; write name>=bound")
-    return {requirement.replace(">=", "==") for requirement in wanted}
+    # An upper bound, which may stand first, is of no matter.
+    return {re.sub(r"^([\w-]+).*>=([^,]+).*", r"\1==\2", requirement) for requirement in wanted}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # isort: split
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,24 +31,47 @@ REAL_VOC = Path(os.environ.get("ZSS_REAL_VOC", ROOT.parent / "shared/realdata/VO
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
 
+def missing_needs() -> dict[str, str]:
+    """What this machine lacks for the tests of each of these markers; "": nothing."""
+    no_gradio = "" if find_spec("gradio") else "gradio is not installed; make test-web does that"
+    no_browser = (
+        ""
+        if find_spec("selenium") and shutil.which("chromedriver")
+        else (
+            "selenium, or Chromium with its driver, is not installed; apt-get install "
+            "chromium-driver and make test-web do that"
+        )
+    )
+    return {
+        "gpu": "" if torch.cuda.is_available() else "no CUDA device",
+        "web": no_gradio,
+        "browser": no_gradio or no_browser,
+    }
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    for marker, missing in missing_needs().items():
+        for item in items:
+            if missing and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=missing))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what became of the GPU tests; with xdist, this process has collected none."""
+    """Say in a line each what was not run for want of something, and what ran on a GPU.
 
-    def count(*outcomes: str) -> int:
+    With xdist, this process has collected no test.
+    """
+
+    def count(marker: str, *outcomes: str) -> int:
         reports = [r for outcome in outcomes for r in terminalreporter.stats.get(outcome, ())]
-        return sum("gpu" in report.keywords for report in reports)
+        return sum(marker in report.keywords for report in reports)
 
-    if missing := count("skipped"):
-        terminalreporter.write_line(f"{missing} GPU tests not run: no CUDA device", yellow=True)
-    if done := count("passed", "failed"):
+    for marker, missing in missing_needs().items():
+        if missing and (number := count(marker, "skipped")):
+            kind = marker.upper() if marker == "gpu" else marker
+            line = f"{number} {kind} tests not run: {missing}"
+            terminalreporter.write_line(line, yellow=True)
+    if done := count("gpu", "passed", "failed"):
         name = torch.cuda.get_device_name()
         terminalreporter.write_line(f"{done} GPU tests run on {name}")
 

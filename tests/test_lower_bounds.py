@@ -42,6 +42,11 @@ def test_a_raised_bound_is_followed(tmp_path: Path) -> None:
     assert "tqdm==99." in run(tmp_path).stdout
 
 
+def test_an_upper_bound_is_left_out() -> None:
+    assert '"gradio>=6.0,<7"' in (ROOT / "setup.py").read_text()
+    assert "gradio==6.0" in run(ROOT).stdout.splitlines()
+
+
 def test_a_requirement_without_a_bound_is_named(tmp_path: Path) -> None:
     setup = copy(tmp_path) / "setup.py"
     setup.write_text(setup.read_text().replace('"filelock>=3', '"filelock<5", "filelock>=3'))
