@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zss_d2.errors import command
+from zss_d2.errors import ZssError, command
 from zss_d2.predict.formats import FORMATS, collection_formats, image_formats
 from zss_d2.utils.command_line import Parser, between, check_output, whole
 
@@ -106,6 +106,14 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         "--opacity", type=between(0, 1), default=0.5, metavar="X", help="of labels in overlays"
     )
     group.add_argument(
+        "--sheet",
+        nargs="?",
+        const=12,
+        type=whole(1, 200),
+        metavar="N",
+        help="also sheet.png: the first N images beside their labels (12 if N is left out)",
+    )
+    group.add_argument(
         "--no-legend", dest="legend", action="store_false", help="overlays without a legend"
     )
 
@@ -159,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     check_output(args.output, folder=True)
     image_formats(args.formats), collection_formats(args.formats)
+    if args.sheet and "labels" not in args.formats:
+        raise ZssError("--sheet is drawn from label maps; add labels to --formats")
 
     from zss_d2.collection.session import run
     from zss_d2.predict.options import Options

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from zss_d2.api import load_model
-from zss_d2.collection.inputs import find_images
+from zss_d2.collection.inputs import Image, find_images
 from zss_d2.collection.ranks import Ranks, device_of, join
-from zss_d2.collection.state.folder import OutputFolder
+from zss_d2.collection.sheet import write_sheet
+from zss_d2.collection.state.folder import MANIFEST, OutputFolder
 from zss_d2.collection.state.identity import describe
-from zss_d2.collection.state.journal import Journal
-from zss_d2.collection.state.resume import find_missing, settled
+from zss_d2.collection.state.journal import Journal, Records
+from zss_d2.collection.state.resume import find_missing, settled, without_masks
 from zss_d2.collection.work import pipeline
 from zss_d2.collection.work.batches import planned
 from zss_d2.collection.work.images import ImageWork, Job
@@ -28,6 +31,7 @@ from zss_d2.predict.predictor import Predictor
 from zss_d2.predict.words import Words
 from zss_d2.utils.cores import cpu_cores
 from zss_d2.utils.signals import name_of
+from zss_d2.utils.text import one_line
 
 # Threads that read, and as many that write, at most.
 MAX_THREADS = 8
@@ -63,67 +67,86 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
     ranks.each(lambda: predictor.check(words, options))
     joint = collection_formats(args.formats)
     drawing = {"opacity": args.opacity, "legend": args.legend}
-    own_options = {**drawing, "large": args.large}
     masks = any(form.needs_masks for form in joint.values())
     job = Job(words, options, args.output, image_formats(args.formats), masks, drawing)
+    further = {**drawing, "large": args.large}
     with ExitStack() as stack:
         ranks.first(lambda: stack.enter_context(claim(args.output, "--output")))
         config = str(args.config_file)
-        identity = ranks.first(lambda: describe(predictor, config, words, options, own_options))
+        identity = ranks.first(lambda: describe(predictor, config, words, options, further))
         number = ranks.first(lambda: folder.begin(identity))
         records = folder.records()
         images = ranks.each(lambda: settled(inputs.images, records, args.output))
-        pieces = share(chunks(len(images), options.batch), ranks.rank, ranks.world)
-        own = [[images[position] for position in piece] for piece in pieces]
-        missing = find_missing(own, records, job)
-        changed = ranks.total(len(missing.changed))
         if ranks.rank == 0:
-            _say(inputs.notes, changed)
+            _say(inputs.notes, without_masks(images, records) if masks else 0)
         journal = Journal(folder.journal(number, ranks.rank))
-        progress = Progress(
-            sum(map(len, own)), len(missing.names), ranks.world, shown=ranks.rank == 0
-        )
-        work = ImageWork(predictor, job, journal, progress)
-        threads = max(1, min(MAX_THREADS, len(cpu_cores()) // ranks.local_world))
         large = round(args.large * 1e6)
-        try:
-            batches = planned(own, missing.names, predictor, options, large, threads)
-            pipeline.run(batches, work, threads)
-        finally:
-            progress.close()
-            journal.close()
+        done, failed = _label_share(images, records, predictor, job, large, journal, ranks)
         counts = {
-            "labelled": ranks.total(progress.done),
-            "failed": ranks.total(progress.failed),
+            "labelled": ranks.total(done),
+            "failed": ranks.total(failed),
             "processes": ranks.world,
             "seconds": round(time.monotonic() - start, 1),
         }
         names = {image.name for image in images}
-        ranks.first(lambda: folder.finish(identity, counts, words, joint, names))
+        failure = ranks.first(lambda: folder.finish(identity, counts, words, joint, names))
     if ranks.rank == 0:
-        _summarise(args.output, len(images), counts)
+        _summarise(args.output, len(images), counts, failure)
     return 1 if counts["failed"] else 0
+
+
+def _label_share(
+    images: Sequence[Image],
+    records: Records,
+    predictor: Predictor,
+    job: Job,
+    large: int,
+    journal: Journal,
+    ranks: Ranks,
+) -> tuple[int, int]:
+    """Do this process's part of what is missing; returns how many images are done and failed."""
+    pieces = share(chunks(len(images), job.options.batch), ranks.rank, ranks.world)
+    own = [[images[position] for position in piece] for piece in pieces]
+    missing = find_missing(own, records, job)
+    changed = ranks.total(len(missing.changed))
+    first = ranks.rank == 0
+    progress = Progress(sum(map(len, own)), len(missing.names), ranks.world, shown=first)
+    if changed:
+        progress.say(f"{changed} images have changed since, and are labelled again")
+    work = ImageWork(predictor, job, journal, progress)
+    threads = max(1, min(MAX_THREADS, len(cpu_cores()) // ranks.local_world))
+    try:
+        batches = planned(own, missing.names, predictor, job.options, large, threads)
+        pipeline.run(batches, work, threads)
+    finally:
+        progress.close()
+        journal.close()
+    return progress.done, progress.failed
 
 
 def _load(args: argparse.Namespace, ranks: Ranks) -> Predictor:
     return load_model(args.config_file, args.weights, device_of(args.device, ranks), args.opts)
 
 
-def _say(notes: list[str], changed: int) -> None:
-    if changed:
-        notes = [*notes, f"{changed} images have changed since, and are labelled again"]
+def _say(notes: Sequence[str], left_out: int) -> None:
+    if left_out:
+        notes = [
+            *notes,
+            f"{left_out} images of earlier runs have no masks, and are left out of formats that "
+            "need them; name these images too",
+        ]
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
-def _summarise(output: Any, images: int, counts: dict[str, Any]) -> None:
+def _summarise(output: Path, images: int, counts: dict[str, Any], failure: str) -> None:
     before = images - counts["labelled"] - counts["failed"]
     parts = [f"{counts['labelled']} of {images} images labelled in {counts['seconds']:g} s"]
     parts += [f"{before} were there"] if before else []
     print(f"{output}: {', '.join(parts)}")
     if counts["failed"]:
         print(
-            f"failed: {counts['failed']} of {images} images, see {output / 'predict.json'}; the "
-            "same command tries them again",
+            f"failed: {counts['failed']} of {images} images, such as {one_line(failure)} (all are "
+            f"in {output / MANIFEST}; the same command tries them again)",
             file=sys.stderr,
         )

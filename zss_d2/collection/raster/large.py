@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,9 +72,17 @@ class LargeLabels:
 
 
 def label_by_windows(
-    predictor: Predictor, raster: Raster, words: Words, options: Options, path: Path
+    predictor: Predictor,
+    raster: Raster,
+    words: Words,
+    options: Options,
+    path: Path,
+    progress: Callable[[float], None],
 ) -> LargeLabels:
     """Label a raster and write its labels to ``path``.
+
+    Args:
+        progress: gets the share that is done, 0..1, now and then.
 
     Raises:
         ZssError: as `Predictor.label_tiles`; the raster is damaged.
@@ -91,6 +100,7 @@ def label_by_windows(
             labels = part.labels.ravel()
             counts[:] += label_counts(labels, words)
             sums[:] += np.bincount(labels, weights=part.scores.ravel(), minlength=len(sums))
+            progress(counts.sum() / (raster.size[0] * raster.size[1]))
 
     write_labels(path, raster.place(), raster.has_nodata, words, fill)
     return LargeLabels(path, words, counts, sums)

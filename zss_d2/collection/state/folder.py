@@ -78,20 +78,24 @@ class OutputFolder:
         words: Words,
         formats: Mapping[str, CollectionFormat],
         names: Collection[str],
-    ) -> None:
+    ) -> str:
         """Merge what processes have noted, and write the files about all images.
 
         Args:
             run: what the manifest says about this run.
             names: of all images of this run; of others, those that have failed are forgotten.
+
+        Returns:
+            the first image that has failed, and why; "": there is none.
         """
         records, path = self.records(), self.path / RECORDS
         records.forget(FAILED, names)
         write_atomic(path, lambda file: _write_lines(file, records.lines()))
         # Should this be the last that happens, the next run does the rest.
+        failure = records.first(FAILED)
         shutil.rmtree(self.path / JOURNAL, ignore_errors=True)
         for form in formats.values():
-            form.write(form.path(self.path), words, _done(path))
+            form.write(form.path(self.path), words, _done(path, form.needs_masks))
         totals = Counter(entry.status for entry in records.entries.values())
         images = sum(totals.values())
         head = {
@@ -102,6 +106,7 @@ class OutputFolder:
             "last_run": dict(run),
         }
         self._write_manifest(head, self._statuses())
+        return f"{failure['source']}: {failure['error']}" if failure else ""
 
     def _statuses(self) -> Iterator[Mapping[str, Any]]:
         for record in _read(self.path / RECORDS):
@@ -138,9 +143,9 @@ class OutputFolder:
         write_atomic(self.manifest, write)
 
 
-def _done(path: Path) -> Iterator[Record]:
+def _done(path: Path, masks: bool) -> Iterator[Record]:
     for record in _read(path):
-        if record["status"] == DONE:
+        if record["status"] == DONE and (record["masks"] or not masks):
             yield {key: value for key, value in record.items() if key not in _OWN}
 
 

@@ -6,8 +6,9 @@ import json
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from zss_d2.utils.writing import make_folder, write_error
 
@@ -88,18 +89,25 @@ class Records:
         kept = {n: x for n, x in self.entries.items() if x.status != status or n in but}
         self.entries = kept
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines of the records, sorted by the names of images; newline included."""
-        opened = {entry.journal for entry in self.entries.values()}
-        files = {path: path.open("rb") for path in opened}
-        try:
-            for name in sorted(self.entries):
+    def first(self, status: str) -> dict[str, Any] | None:
+        """The first record of a status, by the names of images."""
+        names = [name for name, entry in self.entries.items() if entry.status == status]
+        return json.loads(next(self.lines([min(names)]))) if names else None
+
+    def lines(self, names: Iterable[str] | None = None) -> Iterator[bytes]:
+        """The lines of all records, or those of some images, in the order of names.
+
+        Args:
+            names: None: all of them, sorted.
+        """
+        with ExitStack() as stack:
+            files: dict[Path, BinaryIO] = {}
+            for name in sorted(self.entries) if names is None else names:
                 entry = self.entries[name]
+                if entry.journal not in files:
+                    files[entry.journal] = stack.enter_context(entry.journal.open("rb"))
                 files[entry.journal].seek(entry.offset)
                 yield files[entry.journal].read(entry.length)
-        finally:
-            for file in files.values():
-                file.close()
 
 
 def stamp_of(path: str) -> tuple[int, int] | None:

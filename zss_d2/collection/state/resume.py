@@ -57,6 +57,15 @@ def find_missing(pieces: Iterable[Iterable[Image]], records: Records, job: Job) 
     return missing
 
 
+def without_masks(images: Sequence[Image], records: Records) -> int:
+    """How many images of earlier runs, that are not named now, have results but no masks."""
+    named = {image.name for image in images}
+    return sum(
+        entry.status == DONE and not entry.masks and name not in named
+        for name, entry in records.entries.items()
+    )
+
+
 def _is_of(entry: Entry, image: Image) -> bool:
     """Whether a record is of an image, which may have been moved; what failed has no results."""
     same = entry.source == image.path or stamp_of(image.path) == entry.stamp

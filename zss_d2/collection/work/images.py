@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from zss_d2.predict.formats import FORMATS, ImageFormat, record
 from zss_d2.predict.options import Options
 from zss_d2.predict.result import Prediction
 from zss_d2.predict.words import Words
+from zss_d2.utils.writing import WriteError
 
 if TYPE_CHECKING:
     from zss_d2.predict.predictor import Predictor
@@ -80,8 +82,8 @@ class ImageWork:
             with Raster(image.path) as raster:
                 if raster.left_out:
                     self._progress.say(
-                        f"{image.path} has bands beside the first {len(raster.bands)}, which are "
-                        "not looked at, here and in other images"
+                        f"of images with more than {len(raster.bands)} bands, such as some here, "
+                        f"the first {len(raster.bands)} are looked at"
                     )
                 if kind is Kind.LARGE:
                     self._require_formats_of_large(image)
@@ -109,6 +111,20 @@ class ImageWork:
             raise _too_little_memory(len(images)) from None
 
     def write(self, image: Image, decoded: Decoded, result: Prediction | LargeLabels) -> None:
+        try:
+            self._write(image, decoded, result)
+        except WriteError as error:
+            # All others say that no image would fare better.
+            if getattr(error.__cause__, "errno", None) != errno.ENAMETOOLONG:
+                raise
+            self.fail(image, error)
+
+    def fail(self, image: Image, error: Exception) -> None:
+        message = str(error).removeprefix(f"{image.path}: ")
+        self._note(image, FAILED, file_name=image.file, error=message)
+        self._progress.fail()
+
+    def _write(self, image: Image, decoded: Decoded, result: Prediction | LargeLabels) -> None:
         job = self._job
         if isinstance(result, LargeLabels):
             files = self._write_overview(image, result)
@@ -122,11 +138,6 @@ class ImageWork:
         shown = {name: path.relative_to(job.folder).as_posix() for name, path in files.items()}
         self._note(image, DONE, files=shown, masks=job.masks, **content)
         self._progress.finished()
-
-    def fail(self, image: Image, error: Exception) -> None:
-        message = str(error).removeprefix(f"{image.path}: ")
-        self._note(image, FAILED, file_name=image.file, error=message)
-        self._progress.fail(f"{image.path}: {message}")
 
     def _write_format(
         self, name: str, form: ImageFormat, image: Image, decoded: Decoded, result: Prediction
@@ -150,8 +161,14 @@ class ImageWork:
         # Class scores of such images are not kept, see below.
         options = replace(self._job.options, class_scores=False)
         with Raster(image.path) as raster:
-            path = self._raster_path(image)
-            return label_by_windows(self._predictor, raster, self._job.words, options, path)
+            return label_by_windows(
+                self._predictor,
+                raster,
+                self._job.words,
+                options,
+                self._raster_path(image),
+                lambda share: self._progress.within(image.file, share),
+            )
 
     def _write_overview(self, image: Image, labels: LargeLabels) -> dict[str, Path]:
         job = self._job

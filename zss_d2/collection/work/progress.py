@@ -27,8 +27,7 @@ class Progress:
     def __init__(self, total: int, left: int, processes: int = 1, shown: bool = True):
         before = total - left
         self.done = self.failed = 0
-        self.first_failure = ""
-        self._note: str | None = None
+        self._notes: set[str] = set()
         self._lock = threading.Lock()
         self._shown = shown
         terminal = shown and sys.stderr.isatty()
@@ -49,21 +48,25 @@ class Progress:
             self.done += count
             self._step(count)
 
-    def fail(self, message: str) -> None:
-        """An image that is not; the first one is shown at once, the rest at the end as a number."""
+    def fail(self) -> None:
+        """An image that could not be."""
         with self._lock:
             self.failed += 1
-            if not self.first_failure:
-                self.first_failure = message
-                if self._shown:
-                    self._bar.write(f"failed: {one_line(message)}; going on", file=sys.stderr)
+            self._bar.set_postfix(failed=self.failed, refresh=False)
             self._step(1)
 
-    def say(self, note: str) -> None:
-        """Show a note, once."""
+    def within(self, file: str, share: float) -> None:
+        """How much, 0..1, of a large image is done."""
         with self._lock:
-            if self._shown and self._note is None:
-                self._note = note
+            self._bar.set_postfix_str(f"{share:.0%} of a large image")
+            if self._log_is_due():
+                print(f"{one_line(file)}: {share:.0%}", file=sys.stderr, flush=True)
+
+    def say(self, note: str) -> None:
+        """Show a note; the same one only once."""
+        with self._lock:
+            if self._shown and note not in self._notes:
+                self._notes.add(note)
                 self._bar.write(f"note: {one_line(note)}", file=sys.stderr)
 
     def close(self) -> None:
@@ -71,15 +74,22 @@ class Progress:
 
     def _step(self, count: int) -> None:
         self._bar.update(count)
-        now = time.monotonic()
-        if self._bar.disable and self._shown and now - self._said > LOG_SECONDS:
-            self._said = now
+        if self._log_is_due():
             here = self.done + self.failed
-            rate = here / (now - self._start)
+            rate = here / (time.monotonic() - self._start)
             left = (self._total - self._before - here) / rate
+            failed = f", {self.failed} failed" if self.failed else ""
             print(
-                f"{self._before + here} of {self._total} images, {rate:.3g} images/s, "
+                f"{self._before + here} of {self._total} images{failed}, {rate:.3g} images/s, "
                 f"{tqdm.format_interval(left)} left",
                 file=sys.stderr,
                 flush=True,
             )
+
+    def _log_is_due(self) -> bool:
+        """Whether a line is to be printed instead of a bar, which then counts as done."""
+        now = time.monotonic()
+        due = self._shown and self._bar.disable and now - self._said > LOG_SECONDS
+        if due:
+            self._said = now
+        return due
