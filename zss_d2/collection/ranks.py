@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import distributed as dist
 
 from zss_d2.engine.processes import interrupt
 from zss_d2.engine.processes.launching import join_torchrun, under_torchrun
-from zss_d2.errors import ZssError
+from zss_d2.errors import ZssError, user_message
 from zss_d2.utils.cores import cpu_cores
 
 T = TypeVar("T")
@@ -65,8 +66,8 @@ class Ranks:
     def _outcome(self, work: Callable[[], T]) -> tuple[T | None, str]:
         try:
             return work(), ""
-        except ZssError as error:
-            return None, str(error)
+        except (ZssError, OSError) as error:
+            return None, user_message(error)
 
     def _agreed(self, outcome: list, own: bool = False) -> list:
         """Outcomes of all processes, or of the first; ends where one of them is an error."""
@@ -122,6 +123,12 @@ def device_of(device: str, ranks: Ranks) -> str:
             f"torchrun with --nproc-per-node {gpus}, or give --device cpu"
         )
     return f"cuda:{ranks.local_rank}"
+
+
+def lost_contact(error: RuntimeError) -> str:
+    """What to say if processes could no longer meet; empty for any other error."""
+    lost = re.search(r"[Cc]onnection|Broken pipe|remote process|[Tt]imed? ?out", str(error))
+    return "contact with another process was lost, which has probably ended" if lost else ""
 
 
 def _wait(work: dist.Work) -> None:

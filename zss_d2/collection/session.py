@@ -12,7 +12,7 @@ from typing import Any
 
 from zss_d2.api import load_model
 from zss_d2.collection.inputs import Image, find_images
-from zss_d2.collection.ranks import Ranks, device_of, join
+from zss_d2.collection.ranks import Ranks, device_of, join, lost_contact
 from zss_d2.collection.sheet import write_sheet
 from zss_d2.collection.state.folder import MANIFEST, OutputFolder
 from zss_d2.collection.state.identity import describe
@@ -25,6 +25,7 @@ from zss_d2.collection.work.plan import chunks, share
 from zss_d2.collection.work.progress import Progress
 from zss_d2.engine.output_folder import claim
 from zss_d2.engine.processes import interrupt
+from zss_d2.errors import ZssError
 from zss_d2.predict.formats import collection_formats, image_formats
 from zss_d2.predict.options import Options
 from zss_d2.predict.predictor import Predictor
@@ -49,13 +50,20 @@ def run(args: argparse.Namespace, words: Words, options: Options) -> int:
             ranks = join()
             return _run(args, words, options, ranks)
     except interrupt.Interrupted as stopped:
-        if ranks.rank == 0:
-            print(
-                f"stopped by {name_of(stopped.signum)}; what is done stays done, the same command "
-                "goes on",
-                file=sys.stderr,
-            )
-        return int(stopped.code)
+        signum = stopped.signum
+    except RuntimeError as error:
+        # Of what the end of one process leads to in the others, a signal is the reason.
+        if isinstance(error, ZssError) or not (lost := lost_contact(error)):
+            raise
+        signum = interrupt.requested()
+        if signum is None:
+            raise ZssError(f"{lost}; the same command goes on") from error
+    if ranks.rank == 0:
+        print(
+            f"stopped by {name_of(signum)}; what is done stays done, the same command goes on",
+            file=sys.stderr,
+        )
+    return 128 + signum
 
 
 def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks) -> int:
@@ -90,6 +98,8 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
         }
         names = {image.name for image in images}
         failure = ranks.first(lambda: folder.finish(identity, counts, words, joint, names))
+        if args.sheet:
+            ranks.first(lambda: write_sheet(folder, words, args.sheet))
     if ranks.rank == 0:
         _summarise(args.output, len(images), counts, failure)
     return 1 if counts["failed"] else 0

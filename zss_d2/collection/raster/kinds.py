@@ -58,7 +58,7 @@ def _raster_size(path: str) -> tuple[int, int] | None:
     if not has_rasterio():
         return None
     try:
-        with Raster(path) as raster:
+        with Raster(path, check=False) as raster:
             return raster.size
     except ZssError:
         return None

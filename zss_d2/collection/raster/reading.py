@@ -62,13 +62,18 @@ class Raster:
         ZssError: rasterio is missing; the file is damaged, or holds other than 8 or 16 bit.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, check: bool = True):
+        """
+        Args:
+            check: raise for values and orientations that cannot be read as they were meant.
+        """
         self.path = path
         rasterio = import_rasterio(path)
         with self._readable():
             self.dataset = rasterio.open(path)
         try:
-            self._check()
+            if check:
+                self._check()
         except ZssError:
             self.close()
             raise
