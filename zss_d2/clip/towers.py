@@ -26,7 +26,7 @@ from zss_d2.clip.weights.activation import (
     activation_of_tag,
     choose_quick_gelu,
 )
-from zss_d2.clip.weights.companion import find_companion
+from zss_d2.clip.weights.companion import HUB_CONFIG, find_companion
 from zss_d2.clip.weights.download import Wish, hub_file, names_on_hub, url_file
 from zss_d2.clip.weights.formats import load_weights, read_weights
 from zss_d2.errors import ZssError
@@ -187,15 +187,14 @@ def _model_config(name: str) -> dict[str, Any]:
 def _from_tag(name: str, tag: str, quick_gelu: str) -> open_clip.CLIP:
     """A tag is a file on the hub, or elsewhere, and statistics of images."""
     listed = open_clip.get_pretrained_cfg(name, tag)
+    repo, _, file = listed.get("hf_hub", "").rpartition("/")
+    names = names_on_hub(file or HF_WEIGHTS_NAME)
+    source = f"{names[0]} and {HUB_CONFIG} of {repo}" if repo else listed["url"]
     wish = Wish(
         f"MODEL.CLIP.PRETRAINED {tag!r}",
-        f'give the path of a file of weights of {name}, or "" for random weights',
+        f"fetch {source} elsewhere and give the path here, or that of any weights of {name}",
     )
-    repo, _, file = listed.get("hf_hub", "").rpartition("/")
-    if repo:
-        path = hub_file(repo, names_on_hub(file or HF_WEIGHTS_NAME), wish)
-    else:
-        path = url_file(listed["url"], wish)
+    path = hub_file(repo, names, wish) if repo else url_file(listed["url"], wish)
     statistics = {key: listed[key] for key in ("mean", "std") if key in listed}
     return _from_file(name, path, quick_gelu, activation_of_tag(name, tag), statistics)
 

@@ -180,7 +180,9 @@ class TestHub:
         assert len(message) <= 300
         assert "MODEL.CLIP.PRETRAINED 'laion400m_e32': not on this machine" in message
         assert "cannot be reached" in message
-        assert message.endswith('a file of weights of ViT-B-16, or "" for random weights')
+        # Which file, from where, and what to do with it.
+        assert "fetch open_clip_model.safetensors and open_clip_config.json of timm/" in message
+        assert message.endswith("give the path here, or that of any weights of ViT-B-16")
 
     def test_a_tag_brings_activation_and_statistics(self, hub, tmp_path, monkeypatch):
         listed = {"hf_hub": "some/repo/", "quick_gelu": True, "mean": (0.1, 0.2, 0.3)}

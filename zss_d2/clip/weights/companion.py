@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from zss_d2.clip.weights.file import weights_error
 from zss_d2.clip.weights.formats import TRANSFORMERS, Weights
 
+HUB_CONFIG = "open_clip_config.json"
 # What the hub calls the weights; a file of another name may have nothing to do with its folder.
 _OF_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _OF_TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
@@ -39,7 +40,7 @@ def find_companion(weights: Weights) -> Companion | None:
 
 
 def _of_open_clip(weights: Weights) -> Companion | None:
-    path = weights.path.with_name("open_clip_config.json")
+    path = weights.path.with_name(HUB_CONFIG)
     config = _read_json(path)
     model, images = config.get("model_cfg", {}), config.get("preprocess_cfg", {})
     vision = model.get("vision_cfg", {})
