@@ -177,7 +177,7 @@ class TestHub:
         with pytest.raises(ZssError) as error:
             build_clip_towers("ViT-B-16", "laion400m_e32")
         message = str(error.value)
-        assert len(message) <= 300
+        assert len(message) <= 360  # of which the reason may take 80
         assert "MODEL.CLIP.PRETRAINED 'laion400m_e32': not on this machine" in message
         assert "cannot be reached" in message
         # Which file, from where, and what to do with it.
