@@ -56,7 +56,7 @@ def make_parser() -> Parser:
         "--max-mb",
         type=between(0.001, 2000),
         default=20,
-        metavar="MB",
+        metavar="MIB",
         help="largest file that can be uploaded; default: 20",
     )
     parser.add_argument(
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drawn = examples.draw_examples(folder)
         built = page.build(models, drawn, folder, args.max_megapixels)
         _announce(args.host, args.port)
-        serve(built, listening, args.host, folder, most_bytes=round(args.max_mb * 1e6))
+        serve(built, listening, args.host, folder, most_bytes=round(args.max_mb * 2**20))
     return 0
 
 

@@ -104,7 +104,10 @@ class Gate:
         return None
 
     def _is_own(self, path: str) -> bool:
-        real = os.path.realpath(path)
+        try:
+            real = os.path.realpath(path)
+        except ValueError:  # no path at all
+            return False
         return real.startswith(self.folder + os.sep) and os.path.isfile(real)
 
     def _has_own_files_only(self, body: bytes) -> bool:

@@ -36,9 +36,11 @@ CSS = """
 # Gradio's pictures have a button that sends them to another host.
 _PICTURE = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
 # Visitors who wait for the network; more are asked to come back.
-_MOST_WAITING = 20
+MOST_WAITING = 20
 # Images that are decoded for previews at a time, each of up to --max-megapixels.
 _PREVIEWS_AT_ONCE = 2
+# How long a message stays, unless it is closed.
+_MESSAGE_S = 30
 # Files of visitors are removed so long after they were made; looked for as often.
 _FILES_KEPT_S = 60 * 60
 _CLEAN_EVERY_S = 10 * 60
@@ -213,7 +215,7 @@ def build(
             **quiet,
         )
         word.change(show_heat, [labelled, word], heat_map, concurrency_limit=None, **quiet)
-    page.queue(max_size=_MOST_WAITING)
+    page.queue(max_size=MOST_WAITING)
     page.state_session_capacity = _MOST_VISITORS
     return page
 
@@ -230,7 +232,7 @@ def _told(function: Callable[P, X]) -> Callable[P, X]:
         except Exception:
             logger.exception("%s failed", function.__name__)
             message = "This went wrong here, not with you; the terminal of zss web says why."
-        raise gr.Error(html.escape(message), duration=None, print_exception=False)
+        raise gr.Error(html.escape(message), duration=_MESSAGE_S, print_exception=False)
 
     return run
 
