@@ -1,6 +1,7 @@
 """Text in figures is what was written, whatever Matplotlib would make of it."""
 
 import logging
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -75,3 +76,12 @@ def test_every_kind_of_text_is_drawn_as_written(name):
     drawn = figure.text(0, 0, name, **looks | {"fontfamily": "monospace"})
     widths = [text.get_window_extent().width for text in (plain, drawn)]
     np.testing.assert_allclose(widths[0], widths[1], rtol=0.15)
+
+
+def test_text_is_cut_where_another_font_goes_on():
+    # Matplotlib brings both; the first one has no Cyrillic letters.
+    with mpl.rc_context({"font.family": ["cmr10"]}):
+        runs = lettering.font_runs("a жук b")
+    assert [piece for _, _, piece in runs] == ["a ", "жук", " b"]
+    assert [Path(file).stem.startswith("cmr10") for file, _, _ in runs] == [True, False, True]
+    assert "".join(piece for _, _, piece in lettering.font_runs(f"x{UNKNOWN}")) == f"x{UNKNOWN}"

@@ -72,7 +72,7 @@ def legend_strip(entries: Sequence[LegendEntry], width: int) -> Image.Image:
 
 def _columns(rooms: Sequence[int], width: int) -> list[int]:
     """Widths of the most columns that entries of these widths fit in, row by row; one at least."""
-    number = max(width // min(rooms, default=1), 1)
+    number = max(min(len(rooms), width // min(rooms, default=1)), 1)
     while True:
         columns = [max(rooms[index::number], default=0) for index in range(number)]
         if number == 1 or sum(columns) <= width:

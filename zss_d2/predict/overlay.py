@@ -16,7 +16,6 @@ from zss_d2.predict.palette import UNKNOWN_COLOUR, label_colours
 
 if TYPE_CHECKING:
     from zss_d2.predict.result import Prediction
-    from zss_d2.predict.words import Words
 
 # Of unknown pixels, across their colour.
 _STRIPE_COLOUR = (70, 70, 70)
@@ -92,22 +91,19 @@ def _borders(labels: np.ndarray, width: int) -> np.ndarray:
 def legend_entries(prediction: Prediction) -> list[LegendEntry]:
     """The classes that occur, in the order of the words, then background and unknown."""
     words = prediction.words
-    colours, shares = label_colours(words), list(prediction.area.values())
+    colours, names = label_colours(words), _class_labels(words.names)
+    shares = list(prediction.area.values())
     first = len(words.names) - len(words.classes)
     # Background comes after the words.
     ids = [*range(first, len(words.names)), *range(first)]
     entries = [
-        LegendEntry(_labels(words)[label], _percent(shares[label]), tuple(colours[label].tolist()))
+        LegendEntry(names[label], _percent(shares[label]), tuple(colours[label].tolist()))
         for label in ids
         if shares[label]
     ]
     if shares[len(words.names) :] and shares[-1]:
         entries.append(LegendEntry("unknown", _percent(shares[-1]), UNKNOWN_COLOUR, _STRIPE_COLOUR))
     return entries
-
-
-def _labels(words: Words) -> list[str]:
-    return _class_labels(words.names)
 
 
 _class_labels = lru_cache(maxsize=8)(class_labels)

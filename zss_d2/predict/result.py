@@ -60,7 +60,8 @@ class Prediction:
     def to_coco(self) -> list[dict[str, Any]]:
         """A COCO annotation per class that occurs, with its mask as compressed RLE.
 
-        ``category_id`` is the label id; ``score`` the mean over the pixels of the class.
+        ``category_id`` is the label id; ``score`` the mean over the pixels of the class. Background
+        and unknown pixels have none.
         """
         from zss_d2.predict.formats import annotations
 
@@ -74,12 +75,16 @@ class Prediction:
     ) -> list[Path]:
         """Write files into a folder, as ``zss predict`` lays them out; returns their paths.
 
+        Formats with one file for all images get one for this image alone, ``coco/NAME.json``
+        instead of ``coco.json``.
+
         Args:
             formats: names in `zss_d2.predict.formats.FORMATS`.
-            name: of the image, without suffix.
+            name: of the image, without suffix; ``a/b`` is within a folder ``a``.
 
         Raises:
-            ZssError: an unknown format; a file cannot be written.
+            ZssError: an unknown format; a name that leads out of the folder; a file cannot be
+                written.
         """
         from zss_d2.predict.formats import save
 
