@@ -74,18 +74,18 @@ def _painted(prediction: Prediction, opacity: float) -> np.ndarray:
     border = _borders(labels, max(round(edge * _BORDER_SHARE), 1))
     # Stronger than within, but nothing where nothing is to be seen of the labels.
     strength = opacity**0.5
-    painted[border] = np.round((1 - strength) * image[border] + strength * colours[border])
-    no_data = labels == words.nodata_id
-    painted[no_data] = image[no_data]
+    # In place and of 8 bit: where labels are scattered, a large image is all borders.
+    cv2.copyTo(cv2.addWeighted(image, 1 - strength, colours, strength, 0), border, painted)
+    cv2.copyTo(image, (labels == words.nodata_id).view(np.uint8), painted)
     return painted
 
 
 def _borders(labels: np.ndarray, width: int) -> np.ndarray:
-    """Where a label differs from its neighbour above or to the left, (H, W) bool."""
+    """Where a label differs from its neighbour above or to the left, (H, W) uint8, 0 or 1."""
     border = np.zeros(labels.shape, np.uint8)
     border[1:] = labels[1:] != labels[:-1]
     border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    return cv2.dilate(border, np.ones((width, width), np.uint8)).astype(bool)
+    return cv2.dilate(border, np.ones((width, width), np.uint8))
 
 
 def legend_entries(prediction: Prediction) -> list[LegendEntry]:
