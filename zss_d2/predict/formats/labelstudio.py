@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # Names of the two elements of the labelling interface.
 _CONTROL, _OBJECT = "label", "image"
-# Where Label Studio serves files from that lie below its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT.
-_LOCAL_FILES = "/data/local-files/?d="
+# Where Label Studio serves a folder "images" below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT; what lies
+# in that itself it does not serve.
+_LOCAL_FILES = "/data/local-files/?d=images/"
 
 # A brush mask is a stream of bits: how many values, bits of a value less 1, bits of the four kinds
 # of run lengths less 1; then, per run, 1, the kind, the length less 1 and the value. The values are
