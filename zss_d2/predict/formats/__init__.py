@@ -53,7 +53,7 @@ FORMATS: Mapping[str, ImageFormat | CollectionFormat] = {
         _late("image_files", "write_overlay_png"),
     ),
     "overlay-jpg": ImageFormat(
-        "the same as JPEG, a tenth of the size",
+        "the same as JPEG, which is smaller",
         "overlay",
         ".jpg",
         _late("image_files", "write_overlay_jpeg"),

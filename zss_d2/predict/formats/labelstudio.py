@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Names of the two elements of the labelling interface.
 _CONTROL, _OBJECT = "label", "image"
-# Where Label Studio serves a folder "images" below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT; what lies
-# in that itself it does not serve.
+# Label Studio serves a folder "images" from below its document root, but nothing that lies in it
+# directly.
 _LOCAL_FILES = "/data/local-files/?d=images/"
 
 # A brush mask is a stream of bits: how many values, bits of a value less 1, bits of the four kinds
