@@ -18,9 +18,6 @@ from zss_d2.predict.palette import label_colours
 from zss_d2.predict.words import Words
 from zss_d2.utils.writing import WriteError
 
-# pycocotools' own, with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 def test_area_is_the_share_of_every_class_and_of_what_is_unknown():
     assert prediction().area == {

@@ -22,9 +22,6 @@ HOSTILE = ("=1+1", 'a<b & "c", d\'e', "コップ", "Straße;x", "]]>", "back\\sl
 FILES = ("a <b>&\"c',/ö.jpg", "コップ/1 2.png", "=cmd.png", "line\nbreak.png", "bell\x07\udcff.png")
 WORDS = Words.of(HOSTILE, background=["sky"], unknown_below=0.5)
 JOINT = ("coco", "labelstudio", "cvat", "csv")
-# pycocotools' own, with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def made():

@@ -53,7 +53,7 @@ FORMATS: Mapping[str, ImageFormat | CollectionFormat] = {
         _late("image_files", "write_overlay_png"),
     ),
     "overlay-jpg": ImageFormat(
-        "the same as JPEG, which is smaller",
+        "the same as JPEG",
         "overlay",
         ".jpg",
         _late("image_files", "write_overlay_jpeg"),
