@@ -117,6 +117,13 @@ def test_overlays_are_what_the_method_draws(tmp_path):
         assert (image.format, image.size) == ("JPEG", (6, 4))
 
 
+def test_an_overlay_that_jpeg_cannot_hold(tmp_path):
+    result = prediction(labels=np.zeros((1, 65501), np.uint8))
+    with pytest.raises(ZssError, match="65501 x 1 px, .*65500 at most; ask for the format overlay"):
+        FORMATS["overlay-jpg"].write(tmp_path / "x.jpg", result, legend=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_arrays_need_no_pickle_and_name_their_rows(tmp_path):
     words = Words.of(["cat", "dog|hound"], background=["sky", "wall"])
     result = prediction(words)

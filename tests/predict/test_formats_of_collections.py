@@ -23,6 +23,7 @@ FILES = ("a <b>&\"c',/ö.jpg", "コップ/1 2.png", "=cmd.png", "line\nbreak.png
 WORDS = Words.of(HOSTILE, background=["sky"], unknown_below=0.5)
 JOINT = ("coco", "labelstudio", "cvat", "csv")
 
+
 @pytest.fixture(scope="module")
 def made():
     """Predictions of images, by the names of their files."""

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from zss_d2.errors import ZssError
+from zss_d2.predict.palette import label_colours
+
 if TYPE_CHECKING:
     from zss_d2.predict.result import Prediction
 
 _JPEG_QUALITY = 90
+# Of a side, px, by libjpeg.
+_JPEG_LIMIT = 65500
 
 
 def write_labels(prediction: Prediction, opacity: float, legend: bool, path: Path) -> None:
     """A PNG whose values are the label ids: 8 bit with a palette, or 16 bit grey."""
-    from zss_d2.predict.palette import label_colours
-
     image = Image.fromarray(prediction.labels)
     if prediction.labels.dtype == np.uint8:
         image.putpalette(label_colours(prediction.words).tobytes())
@@ -29,7 +32,13 @@ def write_overlay_png(prediction: Prediction, opacity: float, legend: bool, path
 
 
 def write_overlay_jpeg(prediction: Prediction, opacity: float, legend: bool, path: Path) -> None:
-    prediction.overlay(opacity, legend).save(path, format="JPEG", quality=_JPEG_QUALITY)
+    picture = prediction.overlay(opacity, legend)
+    if max(picture.size) > _JPEG_LIMIT:
+        raise ZssError(
+            f"the overlay has {picture.width} x {picture.height} px, and JPEG takes {_JPEG_LIMIT} "
+            "at most; ask for the format overlay instead of overlay-jpg"
+        )
+    picture.save(path, format="JPEG", quality=_JPEG_QUALITY)
 
 
 def write_arrays(prediction: Prediction, opacity: float, legend: bool, path: Path) -> None:
