@@ -112,7 +112,8 @@ def test_16_bit_grey_palette_and_more_bands(tmp_path, bands):
     palette.save(tmp_path / "palette.tif")
     with Raster(str(tmp_path / "palette.tif")) as raster:
         colours = np.array([[1, 2, 3], [40, 50, 60]])[bands[0] % 2]
-        assert (raster.read(*whole) == colours).all()
+        # Some versions of rasterio round palettes of 16 bit down.
+        assert abs(raster.read(*whole) - colours).max() <= 1
 
 
 def test_what_needs_rasterio_is_seen_in_the_header(tmp_path, bands):
