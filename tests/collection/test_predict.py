@@ -150,6 +150,19 @@ def test_images_that_fail_are_noted_and_tried_again(predict, folder, tmp_path, c
     assert len(statuses(tmp_path)) == 6
 
 
+def test_whatever_a_file_leads_to_concerns_that_file(predict, folder, tmp_path, monkeypatch):
+    def fail(path):
+        if path.endswith("b.png"):
+            raise IndexError("list index out of range")
+        raise MemoryError
+
+    monkeypatch.setattr(image_work, "load_image", fail)
+    assert predict(folder) == 1
+    errors = [image["error"] for image in manifest(tmp_path)["images"]]
+    assert errors[0] == "the image does not fit into memory; cut it into pieces"
+    assert errors[1].startswith("unreadable image (IndexError: list index out of range)")
+
+
 def test_a_name_that_grows_too_long_concerns_its_image_alone(predict, folder, tmp_path):
     long = "x" * 250
     save_image(folder / f"{long}.png")

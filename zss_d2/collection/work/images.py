@@ -77,21 +77,14 @@ class ImageWork:
 
     def read(self, image: Image, kind: Kind) -> Decoded:
         try:
-            if kind is Kind.PLAIN:
-                return Decoded(image, load_image(image.path))
-            with Raster(image.path) as raster:
-                if raster.left_out:
-                    self._progress.say(
-                        f"of images with more than {len(raster.bands)} bands, such as some here, "
-                        f"the first {len(raster.bands)} are looked at"
-                    )
-                if kind is Kind.LARGE:
-                    self._require_formats_of_large(image)
-                    return Decoded(image, None)
-                whole = slice(0, raster.size[0]), slice(0, raster.size[1])
-                return Decoded(image, raster.read(*whole), raster.valid(*whole), raster.place())
+            return self._read(image, kind)
+        except ZssError:
+            raise
         except MemoryError:
             raise ZssError("the image does not fit into memory; cut it into pieces") from None
+        except Exception as error:  # whatever the content of a file that is none leads to
+            reason = f"{type(error).__name__}: {error}"
+            raise ZssError(f"unreadable image ({reason}); restore the file") from error
 
     def label(self, images: Sequence[Decoded]) -> Iterator[Prediction | LargeLabels]:
         words = self._job.words
@@ -123,6 +116,21 @@ class ImageWork:
         message = str(error).removeprefix(f"{image.path}: ")
         self._note(image, FAILED, file_name=image.file, error=message)
         self._progress.fail()
+
+    def _read(self, image: Image, kind: Kind) -> Decoded:
+        if kind is Kind.PLAIN:
+            return Decoded(image, load_image(image.path))
+        with Raster(image.path) as raster:
+            if raster.left_out:
+                self._progress.say(
+                    f"of images with more than {len(raster.bands)} bands, such as some here, "
+                    f"the first {len(raster.bands)} are looked at"
+                )
+            if kind is Kind.LARGE:
+                self._require_formats_of_large(image)
+                return Decoded(image, None)
+            whole = slice(0, raster.size[0]), slice(0, raster.size[1])
+            return Decoded(image, raster.read(*whole), raster.valid(*whole), raster.place())
 
     def _write(self, image: Image, decoded: Decoded, result: Prediction | LargeLabels) -> None:
         job = self._job
