@@ -22,6 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 X = TypeVar("X")
 _PATIENCE_S = 60
+_CLEAR = "#upload button[aria-label=Clear]"
 
 
 class Browser:
@@ -42,6 +43,14 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
         self.downloads = downloads
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
+
+    def close_windows(self) -> None:
+        """All but an empty one: each holds some of the few connections to one host."""
+        empty, *others = self.driver.window_handles
+        for window in others:
+            self.switch(window)
+            self.driver.close()
+        self.switch(empty)
 
     def quit(self) -> None:
         self.driver.quit()
@@ -71,10 +80,13 @@ class Browser:
         return self.wait(lambda: self.all(selector))[0]
 
     def upload(self, path: Path) -> None:
-        """Instead of what is there; waits until the page has taken or refused it."""
-        if clear := self.all("#upload button[aria-label=Clear]"):
+        """Instead of what is there; does not wait until the page has it."""
+        if clear := self.all(_CLEAR):
             clear[0].click()
         self.one("#upload input[type=file]").send_keys(str(path))
+
+    def wait_for_upload(self) -> None:
+        self.one(_CLEAR)
 
     def write(self, words: str, part: str = "words") -> None:
         field = self.one(f"#{part} textarea, #{part} input")
@@ -116,6 +128,11 @@ class Browser:
             return False
 
         self.wait(close)
+
+    def keep_screenshot(self, path: str) -> None:
+        """Write what the window shows as a PNG of few colours."""
+        image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+        image.quantize(128).save(path, optimize=True)
 
     def download(self, part: str, name: str) -> Path:
         """Click a button and wait for the file of that name."""

@@ -87,9 +87,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     from tests.web.browser import Browser
 
     browser = Browser(shutil.which("chromedriver"), tmp_path_factory.mktemp("downloads"))
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """A browser without windows on the page."""
+    yield chromium
+    chromium.close_windows()
