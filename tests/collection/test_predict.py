@@ -150,6 +150,15 @@ def test_images_that_fail_are_noted_and_tried_again(predict, folder, tmp_path, c
     assert len(statuses(tmp_path)) == 6
 
 
+def test_nobody_waits_for_a_pipe(predict, folder, tmp_path):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    (tmp_path / "list.txt").write_text(f"{folder}\n{folder}/pipe.png\n")
+    assert predict(f"@{tmp_path / 'list.txt'}") == 1
+    failed = {x["file_name"]: x["error"] for x in manifest(tmp_path)["images"] if "error" in x}
+    assert failed == {"pipe.png": f"{folder / 'pipe.png'} is no file; leave it out"}
+
+
 def test_whatever_a_file_leads_to_concerns_that_file(predict, folder, tmp_path, monkeypatch):
     def fail(path):
         if path.endswith("b.png"):

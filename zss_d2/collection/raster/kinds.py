@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import NamedTuple
 
@@ -37,6 +38,8 @@ def inspect(path: str, large: int) -> Header:
     Args:
         large: pixels above which an image is read by windows.
     """
+    if not os.path.isfile(path):  # to open a pipe is to wait for somebody to write
+        return Header(None, Kind.PLAIN)
     is_tiff = path.lower().endswith(_TIFF_SUFFIXES)
     try:
         apply_pixel_limit()

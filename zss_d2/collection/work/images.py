@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,8 @@ class ImageWork:
         self._progress.fail()
 
     def _read(self, image: Image, kind: Kind) -> Decoded:
+        if os.path.exists(image.path) and not os.path.isfile(image.path):
+            raise ZssError(f"{image.path} is no file; leave it out")
         if kind is Kind.PLAIN:
             return Decoded(image, load_image(image.path))
         with Raster(image.path) as raster:
