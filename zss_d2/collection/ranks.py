@@ -88,16 +88,20 @@ class Ranks:
 def join() -> Ranks:
     """Meet the other processes of this run, if ``torchrun`` has started some.
 
-    Processes of one machine share its cores.
+    Processes of one machine share its cores. A single one leaves a core to the threads that read
+    and write: where there is none left for one of its own, torch waits for it in each operation.
     """
+    cores = len(cpu_cores())
     if not under_torchrun():
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, cores - 1))
         return Ranks()
     interrupt.end_with_parent()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     ranks = Ranks(*(int(os.environ[name]) for name in names))
     if ranks.world > 1:
         join_torchrun("gloo", PATIENCE)
-        torch.set_num_threads(max(1, len(cpu_cores()) // ranks.local_world))
+        torch.set_num_threads(max(1, cores // ranks.local_world))
     return ranks
 
 
