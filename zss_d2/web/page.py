@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 _FONTS = ("system-ui", "sans-serif")
 THEME = gr.themes.Default(font=_FONTS, font_mono=("ui-monospace", "monospace"))
 CSS = """
-#legend tr, #legend td, #legend th { border: none; padding: 2px 16px 2px 0; text-align: left; }
+#legend table, #legend tr, #legend td, #legend th { border: none; }
+#legend td, #legend th { padding: 2px 16px 2px 0; text-align: left; }
 #legend td:last-child, #legend th:last-child { text-align: right; }
 #legend .swatch { display: block; width: 1.2em; height: 1.2em; border: 1px solid #8888; }
 """
