@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 
 from zss_d2.errors import ZssError
@@ -40,6 +39,7 @@ _PICTURE = {"interactive": False, "format": "png", "buttons": ["download", "full
 MOST_WAITING = 20
 # Images that are decoded for previews at a time, each of up to --max-megapixels.
 _PREVIEWS_AT_ONCE = 2
+_NO_HEAT = "The scores were too many to keep; give a smaller image, or fewer words"
 # How long a message stays, unless it is closed.
 _MESSAGE_S = 30
 # Files of visitors are removed so long after they were made; looked for as often.
@@ -175,7 +175,7 @@ def build(
                 labelling.legend_html(new.legend),
                 gr.update(value=new.labels_file, interactive=True),
                 gr.update(value=new.coco_file, interactive=True),
-                gr.update(choices=[*new.heat], value=None),
+                gr.update(choices=[*new.heat], value=None, info=None if new.heat else _NO_HEAT),
                 None,
             )
 
@@ -184,7 +184,7 @@ def build(
             return labelled and labelled.overlay(opacity)
 
         @_told
-        def show_heat(labelled: Labelled | None, word: str | None) -> np.ndarray | None:
+        def show_heat(labelled: Labelled | None, word: str | None) -> Image.Image | None:
             return labelled.heat_map(word) if labelled and word else None
 
         # Only `label` runs the network.

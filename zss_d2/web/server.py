@@ -51,7 +51,9 @@ def use_folder(folder: Path) -> None:
     )
 
 
-def serve(page: gr.Blocks, listening: socket.socket, host: str, folder: Path, most_bytes: int):
+def serve(
+    page: gr.Blocks, listening: socket.socket, host: str, folder: Path, most_bytes: int
+) -> None:
     """Answer requests; Ctrl-C and SIGTERM end it, then have the effect that they had outside.
 
     Args:
