@@ -7,11 +7,11 @@ python benchmarks/predict.py --images 500 --config-file configs/maskclip_mini.ya
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,16 +46,15 @@ def main() -> None:
             ("two processes, batch 1", TWO, 1),
             ("two processes, batch 16", TWO, 16),
         ):
-            command = [*launcher, "predict.py", *options, "--batch", str(batch), "--output"]
-            output = f"{folder}/{batch} of {len(launcher)}"
-            # A single image takes as long as all that is not labelling.
-            start, _ = run([*command, f"{output}, one", f"{images}/00000.png"])
-            seconds, peak = run([*command, output, str(images)])
-            rate = (args.images - 1) / (seconds - start)
+            command = [*launcher, "predict.py", str(images), *options, "--batch", str(batch)]
+            output = Path(folder, f"{batch} of {len(launcher)}")
+            peak = run([*command, "--output", str(output)])
+            manifest = json.loads((output / "predict.json").read_text(encoding="utf-8"))
+            rate = args.images / manifest["last_run"]["labelling_seconds"]
             first = first or rate
             print(
-                f"{name:24} {rate:6.1f} images/s ({rate / first:.2f} x) after {start:.1f} s of "
-                f"start; peak memory of all processes {peak:.0f} MiB",
+                f"{name:24} {rate:6.1f} images/s ({rate / first:.2f} x), peak memory of a process "
+                f"{peak:.0f} MiB",
                 flush=True,
             )
 
@@ -68,32 +67,16 @@ def draw(folder: Path, number: int) -> Path:
     return folder
 
 
-def run(arguments: Sequence[str]) -> tuple[float, float]:
-    """Seconds that a command takes, and the most memory (MiB) that its processes have together."""
-    start, peak = time.perf_counter(), 0.0
-    command = [sys.executable, *arguments]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    while process.poll() is None:
-        peak = max(peak, memory_of_session(process.pid))
-        time.sleep(0.05)
-    if process.returncode:
-        sys.exit(process.stderr.read().decode())
-    return time.perf_counter() - start, peak
-
-
-def memory_of_session(leader: int) -> float:
-    """Resident memory, MiB, of the processes of a session; pages that several have count twice."""
-    pages = 0
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # Behind the name, which may hold anything: state, parent, group, session, ...
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        pages += int(fields[21]) if int(fields[3]) == leader else 0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def run(arguments: Sequence[str]) -> float:
+    """Run a command; returns the peak memory, MiB, of the largest of its processes."""
+    with tempfile.TemporaryFile() as errors:
+        command = [sys.executable, *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            errors.seek(0)
+            sys.exit(errors.read().decode())
+    return usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -89,12 +89,14 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
             _say(inputs.notes, without_masks(images, records) if masks else 0)
         journal = Journal(folder.journal(number, ranks.rank))
         large = round(args.large * 1e6)
+        ready = time.monotonic()
         done, failed = _label_share(images, records, predictor, job, large, journal, ranks)
         counts = {
             "labelled": ranks.total(done),
             "failed": ranks.total(failed),
             "processes": ranks.world,
-            "seconds": round(time.monotonic() - start, 1),
+            "seconds": round(time.monotonic() - start, 2),
+            "labelling_seconds": round(time.monotonic() - ready, 2),
         }
         names = {image.name for image in images}
         failure = ranks.first(lambda: folder.finish(identity, counts, words, joint, names))
@@ -151,7 +153,7 @@ def _say(notes: Sequence[str], left_out: int) -> None:
 
 def _summarise(output: Path, images: int, counts: dict[str, Any], failure: str) -> None:
     before = images - counts["labelled"] - counts["failed"]
-    parts = [f"{counts['labelled']} of {images} images labelled in {counts['seconds']:g} s"]
+    parts = [f"{counts['labelled']} of {images} images labelled in {counts['seconds']:.1f} s"]
     parts += [f"{before} were there"] if before else []
     print(f"{output}: {', '.join(parts)}")
     if counts["failed"]:
