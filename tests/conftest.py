@@ -44,7 +44,7 @@ def missing_needs() -> dict[str, str]:
     )
     return {
         "gpu": "" if torch.cuda.is_available() else "no CUDA device",
-        "web": no_gradio,
+        "gradio": no_gradio,
         "browser": no_gradio or no_browser,
     }
 

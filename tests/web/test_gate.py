@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.web
+pytestmark = pytest.mark.gradio
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.web.conftest import Served, serve
 
-pytestmark = [pytest.mark.web, pytest.mark.slow]
+pytestmark = [pytest.mark.gradio, pytest.mark.slow]
 
 
 @pytest.fixture
