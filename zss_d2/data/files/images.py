@@ -85,7 +85,7 @@ def decode_image(source: str | Path | IO[bytes] | Image.Image, name: str) -> np.
         wide = _is_wide_grey(image)
         if not wide and image.mode not in _EIGHT_BIT_MODES:
             raise ZssError(f"{name}: {_unknown_range(image)}")
-        # EXIF data may stand at the end of a PNG. A TIFF is turned as it is read, and says so no more.
+        # EXIF data may stand behind the pixels. A TIFF is turned as it is read, once.
         image.load()
         image = ImageOps.exif_transpose(image)
         if not wide:
