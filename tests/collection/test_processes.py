@@ -44,7 +44,8 @@ def start(folder, output, *launcher: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *launcher, "predict.py", folder, *ARGUMENTS, "--output", output],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Upstream's modules warn of what newer versions of torch will lack.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
