@@ -14,6 +14,12 @@ from zss_d2.utils.writing import make_folder, write_error
 
 DONE, FAILED = "done", "failed"
 
+# What a record has, of which types: any one, one of an image that is done, one with masks.
+_OF_ANY = {"name": str, "source": str, "file_name": str, "stamp": (list, type(None))}
+_OF_DONE = {"files": dict, "masks": bool, "width": int, "height": int, "area": dict}
+_OF_FAILED = {"error": str}
+_OF_MASKS = {"annotations": list}
+
 
 class Journal:
     """A file that one process appends records to; what is appended outlives the process."""
@@ -71,18 +77,20 @@ class Records:
     def _add(self, journal: Path, offset: int, line: bytes) -> None:
         try:
             record = json.loads(line)
-            self.entries[record["name"]] = Entry(
-                record["status"],
-                record["source"],
-                tuple(record["stamp"]) if record["stamp"] else None,
-                tuple(record.get("files", {}).items()),
-                bool(record.get("masks")),
-                journal,
-                offset,
-                len(line),
-            )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, RecursionError):
             return
+        if not _is_record(record):
+            return
+        self.entries[record["name"]] = Entry(
+            record["status"],
+            record["source"],
+            tuple(record["stamp"]) if record["stamp"] else None,
+            tuple(record.get("files", {}).items()),
+            record.get("masks", False),
+            journal,
+            offset,
+            len(line),
+        )
 
     def forget(self, status: str, but: Collection[str]) -> None:
         """Drop the records of a status, except of images of these names."""
@@ -117,6 +125,24 @@ def stamp_of(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def _is_record(record: Any) -> bool:
+    """Whether everything is there that is asked for later."""
+    if not isinstance(record, dict) or record.get("status") not in (DONE, FAILED):
+        return False
+    if record["status"] == FAILED:
+        return _has(record, {**_OF_ANY, **_OF_FAILED})
+    return (
+        _has(record, {**_OF_ANY, **_OF_DONE})
+        and all(isinstance(file, str) for file in record["files"].values())
+        and all(isinstance(share, (int, float)) for share in record["area"].values())
+        and (not record["masks"] or _has(record, _OF_MASKS))
+    )
+
+
+def _has(record: Mapping[str, Any], types: Mapping[str, Any]) -> bool:
+    return all(key in record and isinstance(record[key], kind) for key, kind in types.items())
 
 
 def _lines(journal: Path) -> Iterator[tuple[int, bytes]]:
