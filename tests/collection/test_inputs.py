@@ -82,6 +82,26 @@ def test_the_output_within_an_input_is_no_input(tree):
     assert "out/x" not in names(tree, "in", output="in/out")
 
 
+def test_results_are_no_input_however_they_are_named(tree):
+    for folder, manifest in (("in/old", '{\n  "kind": "zss predict"'), ("in/own", '{"kind": 1}')):
+        (tree / folder / "labels").mkdir(parents=True)
+        (tree / folder / "labels/a.png").touch()
+        (tree / folder / "predict.json").write_text(manifest)
+    (tree / "out/labels").mkdir(parents=True)
+    (tree / "out/labels/a.png").touch()
+    images, notes = find_images(["in"], tree / "out")
+    assert [image.name for image in images] == ["a", "b", "own/labels/a", "sub/c"]
+    assert notes == [f"{tree}/in/old is left out, as results of zss predict"]
+    # As a shell expands * and **.
+    images, notes = find_images(["in/b.png", "out", "out/labels/a.png"], tree / "out")
+    assert [image.name for image in images] == ["b"]
+    assert notes == [f"{tree}/out and 1 more are left out, as results of zss predict"]
+    assert names(tree, "*/**/*.png") == ["b", "own/labels/a"]
+    (tree / "link").symlink_to(tree / "in/old/labels")
+    with pytest.raises(ZssError, match="link: there is no image, but for results of zss predict;"):
+        find_images(["link"], tree / "out")
+
+
 def test_links_are_followed_but_not_in_circles(tree):
     (tree / "in/sub/up").symlink_to(tree / "in")
     (tree / "in/self").symlink_to("self")
@@ -100,6 +120,7 @@ def test_names_may_hold_anything(tree):
     ("argument", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
+        ("", "'': no such file or folder"),
         ("in/*.bmp", "in/*.bmp: no image matches"),
         ("in/notes.txt", "in/notes.txt is no image of a kind that is read; give files that end in"),
         ("in/.git/..", ""),

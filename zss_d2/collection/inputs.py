@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zss_d2.analysis.names import short_names
+from zss_d2.collection.state.folder import holds_results
 from zss_d2.errors import ZssError
 from zss_d2.utils.text import one_line
 
@@ -38,8 +39,9 @@ class Inputs(NamedTuple):
 def find_images(arguments: Sequence[str], output: Path) -> Inputs:
     """The images that arguments of a command line name, each of them once.
 
-    Folders are read with all that is in them, but for hidden files and the output. Results mirror
-    the folder; of several folders, each lies in one that is named by what tells them apart. Single
+    Folders are read with all that is in them, but for hidden files. Nothing in the output, or in
+    another folder that ``zss predict`` has written to, is an image to label. Results mirror the
+    folder; of several folders, each lies in one that is named by what tells them apart. Single
     files are taken as those of the folder that holds them all.
 
     Args:
@@ -53,27 +55,64 @@ def find_images(arguments: Sequence[str], output: Path) -> Inputs:
     """
     folders: dict[str, list[str]] = {}
     files: list[str] = []
+    results = _Results(output)
     for argument in arguments:
-        for path in _expanded(argument):
-            if os.path.isdir(path):
-                folders.setdefault(os.path.abspath(path), [])
+        for path in map(os.path.abspath, _expanded(argument)):
+            is_folder = os.path.isdir(path)
+            if results.hold(path if is_folder else os.path.dirname(path)):
+                results.met.append(path)
+            elif is_folder:
+                folders.setdefault(path, [])
             else:
-                files.append(os.path.abspath(path))
+                files.append(path)
     for folder, found in folders.items():
-        found += _walk(folder, _identity(output), ())
+        found += _walk(folder, results, ())
     if files:
         folders.setdefault(os.path.commonpath(map(os.path.dirname, files)), []).extend(files)
     roots, doubled = _each_once(folders)
     if not roots:
+        but = ", but for results of zss predict" if results.met else ""
         raise ZssError(
-            f"{one_line(', '.join(arguments))}: there is no image; give files or folders of files "
-            f"that end in {', '.join(SUFFIXES)}"
+            f"{one_line(', '.join(arguments))}: there is no image{but}; give files or folders of "
+            f"files that end in {', '.join(SUFFIXES)}"
         )
     images, notes = _named(roots)
+    if results.met:
+        more = f" and {len(results.met) - 1} more are" if len(results.met) > 1 else " is"
+        notes.append(f"{one_line(results.met[0])}{more} left out, as results of zss predict")
     if doubled:
         more = f" and {len(doubled) - 1} more are" if len(doubled) > 1 else " is"
         notes.append(f"{one_line(doubled[0])}{more} given more than once; each is labelled once")
     return Inputs(images, notes)
+
+
+class _Results:
+    """Folders that ``zss predict`` has written to, or will: ``output``.
+
+    Attributes:
+        met: what was left out for lying in them.
+    """
+
+    def __init__(self, output: Path):
+        self.met: list[str] = []
+        self._output = os.path.realpath(output)
+        self._known: dict[str, bool] = {}
+
+    def are(self, folder: str) -> bool:
+        """Whether a folder is the output itself."""
+        return os.path.realpath(folder) == self._output
+
+    def hold(self, folder: str) -> bool:
+        """Whether a folder is, or lies in, one of them."""
+        if folder not in self._known:
+            self._known[folder] = self._look(os.path.realpath(folder))
+        return self._known[folder]
+
+    def _look(self, folder: str) -> bool:
+        above = os.path.dirname(folder)
+        return (
+            folder == self._output or holds_results(folder) or above != folder and self.hold(above)
+        )
 
 
 def _expanded(argument: str) -> list[str]:
@@ -85,7 +124,7 @@ def _expanded(argument: str) -> list[str]:
     if "://" in argument:
         raise ZssError(f"{argument}: addresses are not fetched; give a file or a folder")
     if not glob.has_magic(argument):
-        raise ZssError(f"{one_line(argument)}: no such file or folder; check the path")
+        raise ZssError(f"{one_line(argument) or repr('')}: no such file or folder; check the path")
     found = sorted(glob.glob(argument, recursive=True))
     found = [path for path in found if os.path.isdir(path) or is_image(path)]
     if not found:
@@ -118,7 +157,7 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-def _walk(folder: str, left_out: object, above: tuple[object, ...]) -> Iterator[str]:
+def _walk(folder: str, results: _Results, above: tuple[object, ...]) -> Iterator[str]:
     """Images in a folder and, through links too, in those below it."""
     identity = _identity(folder)
     if identity in above:  # a link that leads back
@@ -136,8 +175,10 @@ def _walk(folder: str, left_out: object, above: tuple[object, ...]) -> Iterator[
         if entry.name.startswith("."):
             continue
         if _is_folder(entry):
-            if _identity(entry.path) != left_out:
-                yield from _walk(entry.path, left_out, (*above, identity))
+            if not results.hold(entry.path):
+                yield from _walk(entry.path, results, (*above, identity))
+            elif not results.are(entry.path):
+                results.met.append(entry.path)
         elif is_image(entry.name):
             yield entry.path
 
@@ -149,7 +190,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _identity(folder: str | Path) -> object:
+def _identity(folder: str) -> object:
     """Equal for two spellings of one folder; None where there is none."""
     try:
         status = os.stat(folder)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -141,6 +142,15 @@ class OutputFolder:
                 file.write("\n  ]\n}\n")
 
         write_atomic(self.manifest, write)
+
+
+def holds_results(folder: str) -> bool:
+    """Whether a folder is one that ``zss predict`` has written to."""
+    try:
+        with open(os.path.join(folder, MANIFEST), "rb") as file:
+            return json.dumps({"kind": KIND})[1:-1].encode() in file.read(64)
+    except OSError:
+        return False
 
 
 def _done(path: Path, masks: bool) -> Iterator[Record]:
