@@ -8,6 +8,10 @@ from zss_d2.predict.palette import hex_colours, label_colours
 from zss_d2.predict.words import Words
 
 
+def entries_of(result):
+    return legend_entries(result.words, result.area)
+
+
 def test_a_class_has_one_colour_whatever_else_is_asked_for():
     few, more = Words.of(["cat", "dog"]), Words.of(["cat", "dog", "cow"])
     behind = Words.of(["cat", "dog"], background=["sky"])
@@ -71,7 +75,7 @@ def test_a_small_image_is_enlarged_for_its_legend_and_a_large_one_is_not():
 
 
 def test_the_legend_has_what_occurs_in_the_order_of_the_words():
-    entries = legend_entries(prediction())
+    entries = entries_of(prediction())
     assert [(x.name, x.note) for x in entries] == [
         ("cat", "29.2 %"),
         ("dog", "37.5 %"),
@@ -81,7 +85,7 @@ def test_the_legend_has_what_occurs_in_the_order_of_the_words():
     words = Words.of(["cat", "dog"], background=["sky"])
     labels = np.zeros((100, 100), np.uint8)
     labels[0, :4] = 1
-    entries = legend_entries(prediction(words, labels))
+    entries = entries_of(prediction(words, labels))
     assert [(x.name, x.note) for x in entries] == [("cat", "<0.1 %"), ("background", "100.0 %")]
     assert entries[0].colour == tuple(label_colours(words)[1])
 
@@ -89,7 +93,7 @@ def test_the_legend_has_what_occurs_in_the_order_of_the_words():
 def test_names_that_no_font_has_are_numbers_and_more_than_254_classes_are_drawn():
     words = Words.of([f"class {index}" for index in range(299)] + ["\U000e0fff"])
     labels = np.full((4, 4), 299, np.uint16)
-    assert legend_entries(prediction(words, labels))[0].name.startswith("class 299")
+    assert entries_of(prediction(words, labels))[0].name.startswith("class 299")
     assert prediction(words, labels).overlay().height > 480
 
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zss_d2.errors import ZssError
+from zss_d2.predict import sheet as module
 from zss_d2.predict.overlay import overlay
 from zss_d2.predict.result import Prediction
 from zss_d2.predict.sheet import GAP, HEIGHT, sheet
@@ -35,6 +37,22 @@ def test_images_lie_beside_their_labels():
 
 def test_one_image_is_as_wide_as_it_is():
     assert sheet([prediction(96, 192)]).width >= 4 * HEIGHT + GAP
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 3000), (3000, 1)])
+def test_narrow_images_do_not_make_it_large(height, width):
+    picture = sheet(iter([prediction(height, width)]))
+    assert max(picture.size) <= 6 * HEIGHT + GAP
+    assert np.asarray(picture)[0, 0].tolist() == [50, 50, 50]
+
+
+def test_shares_are_those_of_all_images_together(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        module, "legend_strip", lambda entries, _: shown.extend(entries) or Image.new("RGB", (9, 9))
+    )
+    sheet([prediction(30, 10), prediction(10, 10, label=1)])
+    assert [(entry.name, entry.note) for entry in shown] == [("cat", "75.0 %"), ("dog", "25.0 %")]
 
 
 def test_nothing_cannot_be_drawn():

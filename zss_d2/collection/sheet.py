@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ def write_sheet(folder: OutputFolder, words: Words, number: int) -> Path | None:
     Raises:
         WriteError: the file cannot be written.
     """
-    predictions = list(islice(_predictions(folder, words), number))
-    if not predictions:
+    predictions = islice(_predictions(folder, words), number)
+    first = next(predictions, None)
+    if first is None:
         return None
     path = folder.path / SHEET
-    picture = sheet(predictions)
+    picture = sheet(chain([first], predictions))
     write_atomic(path, lambda file: picture.save(file, format="PNG", optimize=True))
     return path
 

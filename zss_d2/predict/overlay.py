@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from zss_d2.predict.palette import UNKNOWN_COLOUR, label_colours
 
 if TYPE_CHECKING:
     from zss_d2.predict.result import Prediction
+    from zss_d2.predict.words import Words
 
 # Of unknown pixels, across their colour.
 _STRIPE_COLOUR = (70, 70, 70)
@@ -55,7 +57,7 @@ def overlay(prediction: Prediction, opacity: float = 0.5, legend: bool = True) -
     factor = max(_LEAST_EDGE // max(painted.shape[:2]), 1)
     painted = painted.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = painted.shape[:2]
-    strip = legend_strip(legend_entries(prediction), width)
+    strip = legend_strip(legend_entries(prediction.words, prediction.area), width)
     picture = Image.new("RGB", (strip.width, height + strip.height), (255, 255, 255))
     picture.paste(Image.fromarray(painted), ((strip.width - width) // 2, 0))
     picture.paste(strip, (0, height))
@@ -88,11 +90,14 @@ def _borders(labels: np.ndarray, width: int) -> np.ndarray:
     return cv2.dilate(border, np.ones((width, width), np.uint8))
 
 
-def legend_entries(prediction: Prediction) -> list[LegendEntry]:
-    """The classes that occur, in the order of the words, then background and unknown."""
-    words = prediction.words
+def legend_entries(words: Words, area: Mapping[str, float]) -> list[LegendEntry]:
+    """The classes that occur, in the order of the words, then background and unknown.
+
+    Args:
+        area: as `Prediction.area`, of one image or of several together.
+    """
     colours, names = label_colours(words), _class_labels(words.names)
-    shares = list(prediction.area.values())
+    shares = list(area.values())
     first = len(words.names) - len(words.classes)
     # Background comes after the words.
     ids = [*range(first, len(words.names)), *range(first)]

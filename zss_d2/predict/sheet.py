@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
-import numpy as np
 from PIL import Image
 
 from zss_d2.drawing.legend import legend_strip
 from zss_d2.errors import ZssError
 from zss_d2.predict.overlay import legend_entries, overlay
-from zss_d2.predict.result import Prediction
+from zss_d2.predict.result import Prediction, label_counts, shares_of
 
-# Height of every image, px, and what lies between them.
+# Height of every row, px, and what lies between images.
 HEIGHT, GAP = 288, 6
+# Width of an image at most.
+_WIDTH = 3 * HEIGHT
 
 
-def sheet(predictions: Sequence[Prediction], columns: int = 2, opacity: float = 0.5) -> Image.Image:
+def sheet(predictions: Iterable[Prediction], columns: int = 2, opacity: float = 0.5) -> Image.Image:
     """Every image beside its labels in colour, with one legend below.
 
     Args:
-        predictions: one or more, of the same words.
+        predictions: one or more, of the same words; none is kept.
         columns: pairs of image and labels beside each other.
         opacity: of the labels, 0..1.
 
@@ -31,16 +31,17 @@ def sheet(predictions: Sequence[Prediction], columns: int = 2, opacity: float = 
     Raises:
         ZssError: there is no prediction.
     """
-    if not predictions:
+    pairs, counts, words = [], 0, None
+    for prediction in predictions:
+        words = prediction.words
+        counts = counts + label_counts(prediction.labels, words)
+        pairs.append(_pair(prediction, opacity))
+    if words is None:
         raise ZssError("there is no prediction to draw; give one or more")
-    pairs = [_pair(prediction, opacity) for prediction in predictions]
     columns = min(columns, len(pairs))
     rows = -(-len(pairs) // columns)
     cell = max(pair.width for pair in pairs) + 2 * GAP
-    together = replace(
-        predictions[0], labels=np.concatenate([x.labels.ravel() for x in predictions])[None]
-    )
-    legend = legend_strip(legend_entries(together), columns * cell - 2 * GAP)
+    legend = legend_strip(legend_entries(words, shares_of(counts, words)), columns * cell - 2 * GAP)
     size = max(columns * cell - 2 * GAP, legend.width), rows * (HEIGHT + GAP) + legend.height
     picture = Image.new("RGB", size, (255, 255, 255))
     for index, pair in enumerate(pairs):
@@ -51,11 +52,12 @@ def sheet(predictions: Sequence[Prediction], columns: int = 2, opacity: float = 
 
 
 def _pair(prediction: Prediction, opacity: float) -> Image.Image:
-    """The image and, beside it, its labels, `HEIGHT` px high."""
+    """The image and, beside it, its labels, as large as the row and `_WIDTH` allow."""
     height, width = prediction.labels.shape
-    size = max(1, round(width * HEIGHT / height)), HEIGHT
+    scale = min(HEIGHT / height, _WIDTH / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     # What is enlarged keeps its pixels.
-    method = Image.Resampling.NEAREST if height < HEIGHT else Image.Resampling.LANCZOS
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     pair = Image.new("RGB", (2 * size[0] + GAP, HEIGHT), (255, 255, 255))
     for index, part in enumerate(
         (Image.fromarray(prediction.image), overlay(prediction, opacity, legend=False))
