@@ -308,6 +308,8 @@ def test_half_a_line_of_a_killed_process_does_not_count(predict, fake, folder, t
         (["--classes", "a", ""], "empty wording"),
         (["--unknown-below", "2"], "argument --unknown-below: '2' is no number from 0 to 1"),
         (["--unknown-below", "dog=0.5"], "unknown_below names 'dog'"),
+        (["--unknown-below", "0.3", "0.4"], "--unknown-below has two scores of all classes"),
+        (["--unknown-below", "a=0.3", " a=0.4"], "--unknown-below has two scores of 'a'"),
         (["--formats", "labels", "gif"], "'gif' is no format"),
         (["--templates", "no place"], "'no place'"),
         (["--template-set", "all"], "use one of single"),
@@ -329,6 +331,21 @@ def test_words_come_from_a_file_too(predict, folder, tmp_path):
     (tmp_path / "words.txt").write_text("a|first  # comment\n\nb\n")
     assert predict(folder, "--classes-file", tmp_path / "words.txt") == 0
     assert manifest(tmp_path)["words"]["classes"] == [["a", "first"], ["b"]]
+
+
+def test_blanks_in_words_do_not_count(predict, folder, tmp_path):
+    thresholds = "--unknown-below", "0.3", "b   c=0.4"
+    assert predict(folder, "--classes", "a", " b  c|d", *thresholds) == 0
+    assert manifest(tmp_path)["words"]["unknown_below"] == {"a": 0.3, "b c": 0.4}
+
+
+def test_what_a_format_cannot_hold_concerns_its_image_alone(predict, folder, tmp_path, capsys):
+    save_image(folder / "wide.png", size=(66000, 3))
+    formats = "--formats", "overlay-jpg", "csv"
+    assert predict(folder, *formats) == 1
+    assert "JPEG takes 65500 at most" in capsys.readouterr().err
+    assert manifest(tmp_path)["totals"] == {"images": 7, "done": 6, "failed": 1}
+    assert (tmp_path / "out/areas.csv").is_file()
 
 
 def test_memory_that_does_not_suffice(predict, fake, folder, tmp_path, monkeypatch, capsys):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from zss_d2.errors import ZssError, command
 from zss_d2.predict.formats import FORMATS, collection_formats, image_formats
 from zss_d2.utils.command_line import Parser, between, check_output, whole
+from zss_d2.utils.text import one_line
 
 if TYPE_CHECKING:
     from zss_d2.predict.words import Words
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _threshold(text: str) -> tuple[str, float]:
     """``0.4`` or ``cat=0.4`` -> (class or "", score)."""
     name, _, score = text.rpartition("=")
-    return name, between(0, 1)(score)
+    return one_line(name), between(0, 1)(score)
 
 
 def _words(args: argparse.Namespace) -> Words:
@@ -195,9 +196,18 @@ def _words(args: argparse.Namespace) -> Words:
     from zss_d2.predict.words import Words, read_words
 
     texts = args.classes or read_words(args.classes_file)
-    names = [text.split("|")[0].strip() for text in texts]
-    given = dict(args.unknown_below)
-    everywhere = given.pop("", None)
-    thresholds = dict.fromkeys(names, everywhere) if everywhere else {}
+    given = _thresholds(args.unknown_below)
+    thresholds = dict.fromkeys(Words.of(texts).names, given.pop("", 0.0))
     templates = template_set(args.template_set) if args.template_set else args.templates
     return Words.of(texts, args.background, {**thresholds, **given}, templates)
+
+
+def _thresholds(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Scores by class, "" for all, each of which is given once."""
+    scores: dict[str, float] = {}
+    for name, score in pairs:
+        if name in scores:
+            of = f"of {name!r}" if name else "of all classes"
+            raise ZssError(f"--unknown-below has two scores {of}; give one of them")
+        scores[name] = score
+    return scores

@@ -112,6 +112,8 @@ class ImageWork:
             if getattr(error.__cause__, "errno", None) != errno.ENAMETOOLONG:
                 raise
             self.fail(image, error)
+        except ZssError as error:  # what a format cannot hold
+            self.fail(image, error)
 
     def fail(self, image: Image, error: Exception) -> None:
         message = str(error).removeprefix(f"{image.path}: ")
