@@ -290,7 +290,8 @@ class Predictor:
         return transform, (transform.new_h, transform.new_w)
 
     def _tensor(self, image: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        # A copy also where nothing is to be moved: torch warns of arrays that are read-only.
+        pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
         return self.segmentor.normalise(pixels)
 
 

@@ -124,6 +124,7 @@ def test_what_needs_rasterio_is_seen_in_the_header(tmp_path, bands):
     assert kind(image) == ((10, 20), Kind.PLAIN)
     assert kind(image, 199) == ((10, 20), Kind.LARGE)
     assert kind(save_image(tmp_path / "a.tif")) == ((6, 8), Kind.PLAIN)
+    assert kind(image.rename(tmp_path / "png.tif")) == ((10, 20), Kind.PLAIN)
     assert kind(save_raster(tmp_path / "b.tif", bands, **PLACE)) == ((40, 70), Kind.RASTER)
     # Pillow knows no such TIFF.
     wide = np.stack([*bands.astype(np.uint16), *bands[:2]])
@@ -160,6 +161,29 @@ def test_damaged_files_and_arrays_of_large_images_are_the_images_fault(predict, 
         predict(tmp_path / "in", "--formats", "npz", "--large", "0.001", "--output", tmp_path / "x")
         == 1
     )
+
+
+@pytest.mark.parametrize("name", ["half.png", "half.tif"])
+def test_half_a_png_is_damaged_not_half_empty(predict, tmp_path, name):
+    path = save_image(tmp_path / "in/half.png", size=(90, 90))
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:9000])
+    path.rename(tmp_path / "in" / name)
+    assert predict(tmp_path / "in", "--formats", "labels", "--large", 0.001, "--tile", 500) == 1
+
+
+def test_what_leads_to_other_files_is_not_read(predict, bands, tmp_path):
+    other = save_raster(tmp_path / "other.tif", bands)
+    source = f"<SimpleSource><SourceFilename>{other}</SourceFilename></SimpleSource>"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_text(
+        '<VRTDataset rasterXSize="70" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1">'
+        f"{source}</VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(ZssError, match="a file of the kind VRT is not read; give a TIFF"):
+        Raster(str(tmp_path / "in/a.tif"))
+    assert predict(tmp_path / "in", "--formats", "labels") == 1
 
 
 def test_without_rasterio_the_extra_is_named(predict, bands, tmp_path, monkeypatch):

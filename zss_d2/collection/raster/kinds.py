@@ -44,7 +44,8 @@ def inspect(path: str, large: int) -> Header:
     try:
         apply_pixel_limit()
         with Image.open(path) as image:
-            kind = Kind.RASTER if is_tiff and _GEO_TAGS.intersection(image.tag_v2) else Kind.PLAIN
+            tags = image.tag_v2 if image.format == "TIFF" else ()
+        kind = Kind.RASTER if is_tiff and _GEO_TAGS.intersection(tags) else Kind.PLAIN
         width, height = image_size(path) or (0, 0)
     except Image.DecompressionBombError:
         return Header(_raster_size(path), Kind.LARGE)

@@ -18,6 +18,8 @@ from zss_d2.errors import ZssError
 
 # What blocks of files may take that are kept for the next window, MiB.
 _CACHE_MIB = "128"
+# Kinds of files that are read. Others lead to further files, or addresses.
+_DRIVERS = ("GTiff", "PNG", "JPEG", "WEBP", "BMP")
 
 
 def has_rasterio() -> bool:
@@ -43,6 +45,8 @@ def import_rasterio(path: str) -> ModuleType:
 def _library() -> ModuleType:
     # By default it takes a part of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", _CACHE_MIB)
+    # It takes half a PNG for a whole one, with anything for what is missing.
+    os.environ["GDAL_PNG_WHOLE_IMAGE_OPTIM"] = "NO"
     import rasterio
     from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
@@ -72,6 +76,7 @@ class Raster:
         with self._readable():
             self.dataset = rasterio.open(path)
         try:
+            self._check_kind()
             if check:
                 self._check()
         except ZssError:
@@ -137,6 +142,13 @@ class Raster:
             return {**place, "gcps": gcps, "crs": gcps_crs}
         return place if dataset.transform.is_identity else {**place, "transform": dataset.transform}
 
+    def _check_kind(self) -> None:
+        if self.dataset.driver not in _DRIVERS:
+            raise ZssError(
+                f"{self.path}: a file of the kind {self.dataset.driver} is not read; give a TIFF, "
+                "PNG, JPEG, WebP or BMP"
+            )
+
     def _check(self) -> None:
         dtypes = {self.dataset.dtypes[band - 1] for band in self.bands}
         if not dtypes <= {"uint8", "uint16"}:
@@ -180,8 +192,9 @@ class Raster:
         try:
             yield
         except (RasterioError, OSError) as error:
+            reason = error.__cause__ or error
             raise ZssError(
-                f"{self.path}: rasterio cannot read it ({error}); restore the file"
+                f"{self.path}: rasterio cannot read it ({reason}); restore the file"
             ) from None
 
 
