@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 import zss_d2
 from tests.conftest import ROOT, loads_torch
-from zss_d2 import cli
+from zss_d2 import cli, errors
 
 ZSS = (sys.executable, "-m", "zss_d2")
 HEAVY = ("torch", "detectron2", "open_clip", "matplotlib", "cv2", "scipy")
@@ -62,6 +63,13 @@ def test_what_is_no_command_is_one_line_with_the_nearest(capsys):
     assert error.count("\n") == 1
     assert cli.main(["xyzzy"]) == 2
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_letters_that_the_output_lacks_are_escaped(monkeypatch):
+    with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert errors.command(lambda: print("Übergröße \udcff") or 0)() == 0
+        assert output.buffer.getvalue() == rb"\xdcbergr\xf6\xdfe \udcff" + b"\n"
 
 
 def test_the_status_is_that_of_the_command(tmp_path, capsys):

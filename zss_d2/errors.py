@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -43,11 +44,13 @@ def command(function: Callable[P, int]) -> Callable[P, int]:
     """Make a function that returns an exit status end with one line and status 2 on bad input.
 
     Ctrl-C ends it with a line and status 130. If what reads its output has gone, such as ``head``,
-    it ends without a word and with status 141, as other programs do.
+    it ends without a word and with status 141, as other programs do. Letters that the output's
+    encoding lacks are escaped.
     """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        _let_output_take_all()
         try:
             status = function(*args, **kwargs)
             # Otherwise the interpreter finds out at its end, with a message of its own.
@@ -64,6 +67,13 @@ def command(function: Callable[P, int]) -> Callable[P, int]:
         return status
 
     return run
+
+
+def _let_output_take_all() -> None:
+    """Escape what its encoding lacks, as standard error does: names of files can hold anything."""
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper) and output.errors == "strict":
+        output.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
