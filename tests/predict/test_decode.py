@@ -1,6 +1,6 @@
 """Every kind of image comes out as (H, W, 3) uint8, upright."""
 
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import numpy as np
 import pytest
@@ -12,6 +12,11 @@ from zss_d2.predict.decode import load_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
+
+
+def closed(file):
+    file.close()
+    return file
 
 
 def saved(path, image, **options):
@@ -63,6 +68,9 @@ def test_images_are_upright(tmp_path, name):
         ("https://host/x.png", "addresses are not fetched"),
         (BytesIO(b"text"), "unreadable image"),
         (b"bytes", "is a bytes; give a path"),
+        (StringIO("text"), "a file of text; open it as a binary one"),
+        (closed(BytesIO()), "cannot be read: I/O operation on closed file"),
+        (Image.new("RGB", (0, 3)), "the image has 0x3 px"),
         (np.zeros((3, 6, 4), np.uint8)[..., :2], r"array of shape \(3, 6, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), "array of shape"),
         (np.full((2, 2), 255.0), "from 255 to 255; floating point stands for 0 to 1"),

@@ -204,6 +204,10 @@ def test_scores_that_are_too_many_keep_their_best(model):
         (CLASSES, {"templates": ["a cat of {}"]}, "does not know the word 'cat'"),
         (CLASSES, {"batch": 0}, "batch is 0"),
         (CLASSES, {"overlap": 0.9}, "overlap is 0.9"),
+        (CLASSES, {"overlap": None}, "overlap is None; give a number from 0 to 0.5"),
+        (CLASSES, {"size": 64.0}, "size is 64.0; give a whole number from 0 to 65535"),
+        (CLASSES, {"batch": "2"}, "batch is '2'; give a whole number from 1"),
+        (CLASSES, {"seen_bias": float("nan")}, "seen_bias is nan; give a number from -1 to 1"),
         (Words.of(CLASSES), {"background": ["lava"]}, "classes are Words"),
     ],
 )

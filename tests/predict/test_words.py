@@ -50,7 +50,12 @@ def test_many_classes_take_16_bit(number, dtype):
     ("arguments", "message"),
     [
         (([],), "no classes"),
-        (("cat",), "is the text 'cat'; give a list"),
+        (("cat",), "classes is 'cat'; give a list"),
+        (({"cat", "dog"},), "classes is {.*}; give a list"),
+        ((None,), "classes is None; give a list"),
+        ((["cat"], None), "background is None; give a list"),
+        ((["cat"], (), 0.0, "a {}"), "templates is 'a {}'; give a list"),
+        ((["cat"], (), 0.0, []), "templates is .*; list one sentence or more"),
         ((["cat", ""],), "'', with an empty wording"),
         ((["cat|"],), "'cat|', with an empty wording"),
         ((["cat", " Cat "],), "'Cat' is given twice"),
@@ -61,13 +66,19 @@ def test_many_classes_take_16_bit(number, dtype):
         ((["cat"], (), 1.5), "unknown_below is 1.5 for 'cat'"),
         ((["cat"], (), float("nan")), "unknown_below is nan"),
         ((["cat"], (), {"dog": 0.5}), "names 'dog', which is no class; give one of cat"),
-        ((["cat"], (), 0.0, ["a photo"]), "a sentence has one {}"),
+        ((["cat"], (), 0.0, ["a photo"]), "templates has 'a photo'; a sentence has one {}"),
         ((["cat", 7],), "a class is 7"),
     ],
 )
 def test_wrong_words_are_one_line(arguments, message):
     with pytest.raises(ZssError, match=message):
         Words.of(*arguments)
+
+
+def test_words_come_in_anything_that_has_an_order():
+    expected = Words.of(["cat", "dog"], ["sky"])
+    assert Words.of(np.array(["cat", "dog"]), iter(["sky"])) == expected
+    assert Words.of(dict.fromkeys(["cat", "dog"]), ("sky",)) == expected
 
 
 def test_a_file_of_words(tmp_path):

@@ -81,9 +81,12 @@ class ClassTokens(NamedTuple):
     owner: Tensor  # (N,), the class of each
 
 
-def check_templates(templates: Sequence[str]) -> None:
-    """Raise `ZssError` unless every sentence has one ``{}``, and no other braces."""
-    key = "MODEL.CLIP.TEMPLATES"
+def check_templates(templates: Sequence[str], key: str = "MODEL.CLIP.TEMPLATES") -> None:
+    """Raise `ZssError` unless every sentence has one ``{}``, and no other braces.
+
+    Args:
+        key: what errors call the sentences.
+    """
     if isinstance(templates, str) or not templates:
         raise ZssError(
             f"{key} is {templates!r}; list one sentence or more, such as 'a photo of a {{}}.'"

@@ -43,11 +43,21 @@ def load_image(source: ImageSource, name: str = "the image") -> np.ndarray:
             raise ZssError(f"{path}: addresses are not fetched; give a file")
         return decode_image(path, str(path))
     if hasattr(source, "read"):
-        return decode_image(BytesIO(source.read()), name)
+        return decode_image(BytesIO(_bytes_of(source, name)), name)
     raise ZssError(
         f"{name} is a {type(source).__name__}; give a path, a binary file, a Pillow image or a "
         "NumPy array (H, W, 3)"
     )
+
+
+def _bytes_of(file: IO[bytes], name: str) -> bytes:
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:  # of a closed file, or a text that is none
+        raise ZssError(f"{name} is a file that cannot be read: {error}; open it anew") from None
+    if not isinstance(content, bytes):
+        raise ZssError(f"{name} is a file of text; open it as a binary one, mode 'rb'")
+    return content
 
 
 def _from_array(array: np.ndarray, name: str) -> np.ndarray:

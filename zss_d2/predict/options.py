@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from zss_d2.errors import ZssError
+
+# What may be None.
+_OPTIONAL = ("seen_bias", "size", "tile")
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,16 @@ class Options:
     class_scores: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least, most in (
-            ("seen_bias", self.seen_bias, -1, 1),
-            ("size", self.size, 0, 65535),
-            ("tile", self.tile, 0, 65535),
-            ("overlap", self.overlap, 0, 0.5),
-            ("batch", self.batch, 1, 65535),
+        for name, kind, least, most in (
+            ("seen_bias", Real, -1, 1),
+            ("size", Integral, 0, 65535),
+            ("tile", Integral, 0, 65535),
+            ("overlap", Real, 0, 0.5),
+            ("batch", Integral, 1, 65535),
         ):
-            if value is not None and not least <= value <= most:
-                raise ZssError(f"{name} is {value}; give {least} to {most}")
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not isinstance(value, kind) or not least <= value <= most:
+                number = "a whole number" if kind is Integral else "a number"
+                raise ZssError(f"{name} is {value!r}; give {number} from {least} to {most}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -62,9 +62,7 @@ class Words:
             ZssError: no class; an empty or doubled wording; a name that results use themselves; a
                 threshold that is no score or of no class; a bad template.
         """
-        for kind, texts in (("classes", classes), ("background", background)):
-            if isinstance(texts, str):
-                raise ZssError(f"{kind} is the text {texts!r}; give a list of words")
+        classes, background = _listed("classes", classes), _listed("background", background)
         if not classes:
             raise ZssError("there are no classes; give one word or more")
         split = [_wordings(text) for text in classes], [_wordings(text) for text in background]
@@ -72,8 +70,8 @@ class Words:
         if len(classes) >= _MAX_CLASSES:
             raise ZssError(f"{len(classes)} classes; label ids of 16 bit take {_MAX_CLASSES - 1}")
         if templates is not None:
-            check_templates(templates)
-            templates = tuple(templates)
+            templates = tuple(_listed("templates", templates))
+            check_templates(templates, "templates")
         names = [wordings[0] for wordings in split[0]]
         return cls(*map(tuple, split), _thresholds(names, unknown_below), templates)
 
@@ -140,6 +138,13 @@ def read_words(path: Path) -> list[str]:
 def split_lines(text: str) -> list[str]:
     """Words of a text, one per line; ``#`` begins a comment, empty lines do not count."""
     return [word for line in text.splitlines() if (word := line.split("#", 1)[0].strip())]
+
+
+def _listed(kind: str, texts: Iterable[str]) -> list[str]:
+    """Texts in their order, which a set has not."""
+    if isinstance(texts, (str, bytes, Set)) or not isinstance(texts, Iterable):
+        raise ZssError(f"{kind} is {texts!r}; give a list of texts")
+    return list(texts)
 
 
 def _wordings(text: str) -> tuple[str, ...]:

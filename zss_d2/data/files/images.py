@@ -82,6 +82,8 @@ def decode_image(source: str | Path | IO[bytes] | Image.Image, name: str) -> np.
     """
     try:
         image = source if isinstance(source, Image.Image) else _open(source)
+        if 0 in image.size:
+            raise ZssError(f"{name}: the image has {image.width}x{image.height} px; leave it out")
         wide = _is_wide_grey(image)
         if not wide and image.mode not in _EIGHT_BIT_MODES:
             raise ZssError(f"{name}: {_unknown_range(image)}")
