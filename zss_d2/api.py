@@ -70,7 +70,7 @@ def load_model(
     if not checkpoint and any(x.requires_grad for x in model.parameters()):
         raise ZssError(
             f"{config} names no weights, and {cfg.MODEL.META_ARCHITECTURE} has some to train; "
-            "give a checkpoint as the argument weights"
+            "give a checkpoint as the argument weights, on a command line as --weights"
         )
     logger.info("The weights are those of %s", checkpoint or "CLIP alone")
     ZeroShotCheckpointer(model, folder).load(checkpoint)

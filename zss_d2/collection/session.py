@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from PIL.Image import DecompressionBombWarning
 
 from zss_d2.api import load_model
 from zss_d2.collection.inputs import Image, find_images
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace, words: Words, options: Options) -> int:
     Raises:
         ZssError: a mistake in the command line or in what it names; nothing can be written.
     """
+    # Pillow's, of what is read by windows instead, see `zss_d2.collection.raster.kinds`.
+    warnings.simplefilter("ignore", DecompressionBombWarning)
     ranks = Ranks()
     try:
         with interrupt.listening():

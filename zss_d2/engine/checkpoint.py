@@ -131,7 +131,9 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
         scheme, separator, _ = path.partition("://")
         if not separator:
             if not os.path.exists(path):  # False for impossible names too
-                raise ZssError(f"{_KEY} {path[-200:]} does not exist; check MODEL.WEIGHTS")
+                raise ZssError(
+                    f"{_KEY} {path[-200:]} does not exist; check MODEL.WEIGHTS or --weights"
+                )
             require_file(Path(path), _KEY)
             return Path(path)
         wish = Wish(f"{_KEY} {path[-120:]}", "give the path of a file as MODEL.WEIGHTS")

@@ -141,6 +141,15 @@ def test_an_image_above_the_limit_of_pillow_is_large(tmp_path, monkeypatch):
     assert inspect(str(image), 10**6) == ((50, 50), Kind.LARGE)
 
 
+def test_nothing_is_said_of_images_that_are_read_by_windows_anyway(
+    predict, tmp_path, monkeypatch, recwarn
+):
+    save_image(tmp_path / "in/a.png", size=(50, 50))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # Pillow warns from there
+    assert predict(tmp_path / "in", "--large", 0.001) == 0
+    assert not [x for x in recwarn if issubclass(x.category, Image.DecompressionBombWarning)]
+
+
 def test_values_whose_range_is_unknown_are_refused_with_a_remedy(predict, bands, tmp_path):
     save_raster(tmp_path / "in/float.tif", bands.astype(np.float32), **PLACE)
     save_raster(tmp_path / "in/good.tif", bands, **PLACE)

@@ -257,7 +257,7 @@ def apply_pixel_limit() -> None:
 
 def _describe(error: Exception, kind: str) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"the {kind} is missing; restore it or prepare the data set again"
+        return f"the {kind} is missing; check the path, restore it, or prepare the data set again"
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"the {kind} is too large: more than {2 * Image.MAX_IMAGE_PIXELS} px, the limit; cut "
