@@ -22,6 +22,7 @@ from detectron2.config import CfgNode, get_cfg
 import zss_d2  # noqa: F401  registers data sets and methods
 from zss_d2.config.defaults import add_zss_config
 from zss_d2.data.synthetic.toy_voc import generate
+from zss_d2.engine.processes import interrupt
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_CONFIG = ROOT / "configs" / "ldvc_voc_tiny_cpu.yaml"
@@ -91,6 +92,13 @@ def loads_torch(pid: int) -> bool:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_signal_of_another_test() -> Iterator[None]:
+    """A process that was once asked to stop stops whatever it is doing, also in the next test."""
+    yield
+    interrupt._stop.signum, interrupt._stop.deferred = None, False
 
 
 @pytest.fixture(scope="session")
