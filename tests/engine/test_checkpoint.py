@@ -231,3 +231,15 @@ class TestTrainingState:
 def test_unknown_schemes_name_the_known_ones(scheme):
     message = error_of(f"{scheme}://bucket/some/model_final.pth")
     assert "MODEL.WEIGHTS" in message and ("http, https" in message or "is unavailable" in message)
+
+
+def test_nothing_to_train_has_no_checkpoint_to_go_on_from(tmp_path):
+    """A sweep evaluates MaskCLIP with --resume as it does any other method."""
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ZssError, match="holds no checkpoint"):
+        ZeroShotCheckpointer(model, str(tmp_path)).load_to_evaluate("", resume=True)
+    model.requires_grad_(False)
+    assert ZeroShotCheckpointer(model, str(tmp_path)).load_to_evaluate("", resume=True) == (
+        "",
+        None,
+    )

@@ -102,12 +102,13 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
                 ``ZERO_SHOT.SETTING`` than its scores would be recorded under.
         """
         last = self.get_checkpoint_file() if resume else ""
-        if resume and not last and not weights:
+        trained = any(parameter.requires_grad for parameter in self.model.parameters())
+        if resume and not last and not weights and trained:
             raise ZssError(
                 f"--resume: {self.save_dir} holds no checkpoint; give its OUTPUT_DIR, or a file as "
                 "MODEL.WEIGHTS without --resume"
             )
-        if resume and not last:
+        if resume and not last and weights:
             logger.warning(
                 "--resume: %s holds no checkpoint, MODEL.WEIGHTS %s is evaluated",
                 *(self.save_dir, weights),
@@ -119,7 +120,7 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
                 *(last, weights),
             )
         path = last or weights
-        if not path and any(p.requires_grad for p in self.model.parameters()):
+        if not path and trained:
             logger.warning("MODEL.WEIGHTS is empty: evaluating a model without trained weights")
         iteration = iteration_of(self.load(path, checkpointables=[]))
         if hasattr(self.model, "require_setting"):
