@@ -35,7 +35,9 @@ class FakePredictor:
     def __init__(self) -> None:
         self.cfg = default_config()
         self.cfg.MODEL.DEVICE = "cpu"
-        self.segmentor = SimpleNamespace(identity=lambda: {"templates": ["a photo of a {}."]})
+        self.segmentor = SimpleNamespace(
+            identity=lambda: {"templates": ["a photo of a {}."]}, labelled_classes=("a",)
+        )
         self.groups: list[list[int]] = []
 
     def check(self, words: Words, options: Options) -> None:

@@ -15,6 +15,7 @@ from tests.collection.conftest import POISON, files_of, save_image
 from zss_d2.collection.work import images as image_work
 from zss_d2.engine import output_folder
 from zss_d2.predict.formats.base import ImageFormat
+from zss_d2.predict.sheet import GAP, HEIGHT
 from zss_d2.utils import writing
 
 
@@ -315,6 +316,10 @@ def test_half_a_line_of_a_killed_process_does_not_count(predict, fake, folder, t
         (["--template-set", "all"], "use one of single"),
         (["--classes-file", "no.txt"], "no.txt: No such file"),
         (["--batch", "0"], "argument --batch: 0 is too small"),
+        (["--formats", "overlay", "--sheet"], "--sheet is drawn from label maps"),
+        (["--formats", "labels", "--opacity", "0.3"], "--opacity is of overlays"),
+        (["--formats", "labels", "--sheet", "--no-legend"], "--no-legend is of overlays"),
+        (["--tile", "0", "--overlap", "0.1"], "--overlap is of tiles, and --tile 0 makes none"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(
@@ -358,3 +363,22 @@ def test_memory_that_does_not_suffice(predict, fake, folder, tmp_path, monkeypat
     assert "lower --batch" in capsys.readouterr().err
     assert predict(folder) == 1
     assert "give a --size or --tile" in manifest(tmp_path)["images"][0]["error"]
+
+
+def test_a_sheet_has_the_opacity_that_is_given(predict, folder, tmp_path):
+    """Without labels it is the image twice."""
+    width = 8 * HEIGHT // 6
+    for opacity, same in (("0", True), ("0.6", False)):
+        output = tmp_path / opacity
+        options = ("--formats", "labels", "--sheet", "1", "--opacity", opacity)
+        assert predict(folder, *options, "--output", output) == 0
+        picture = np.asarray(Image.open(output / "sheet.png"))[:HEIGHT]
+        labels = picture[:, width + GAP : 2 * width + GAP]
+        assert np.array_equal(picture[:, :width], labels) == same
+
+
+@pytest.mark.parametrize(("words", "said"), [(("a", "b"), False), (("b", "c"), True)])
+def test_a_seen_bias_without_effect_is_said(predict, folder, capsys, words, said):
+    """The model was trained with labels of "a"."""
+    assert predict(folder, "--seen-bias", "0.1", "--classes", *words) == 0
+    assert ("--seen-bias has no effect" in capsys.readouterr().err) == said

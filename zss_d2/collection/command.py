@@ -104,7 +104,10 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
         help="see below (default: labels overlay)",
     )
     group.add_argument(
-        "--opacity", type=between(0, 1), default=0.5, metavar="X", help="of labels in overlays"
+        "--opacity",
+        type=between(0, 1),
+        metavar="X",
+        help="of labels in overlays and the sheet (default: 0.5)",
     )
     group.add_argument(
         "--sheet",
@@ -142,7 +145,6 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--overlap",
         type=between(0, 0.5),
-        default=0.25,
         metavar="X",
         help="of tiles, as a share of their side (default: 0.25)",
     )
@@ -168,8 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     check_output(args.output, folder=True)
     image_formats(args.formats), collection_formats(args.formats)
-    if args.sheet and "labels" not in args.formats:
-        raise ZssError("--sheet is drawn from label maps; add labels to --formats")
+    _check_effects(args)
 
     from zss_d2.collection.session import run
     from zss_d2.predict.options import Options
@@ -178,11 +179,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         seen_bias=args.seen_bias,
         size=args.size,
         tile=args.tile,
-        overlap=args.overlap,
+        **({} if args.overlap is None else {"overlap": args.overlap}),
         batch=args.batch,
         class_scores="npz" in args.formats,
     )
     return run(args, _words(args), options)
+
+
+def _check_effects(args: argparse.Namespace) -> None:
+    """Raise `ZssError` for options that would have no effect, beside those that are given."""
+    has_overlay = not {"overlay", "overlay-jpg"}.isdisjoint(args.formats)
+    for useless, reason in (
+        (
+            args.sheet and "labels" not in args.formats,
+            "--sheet is drawn from label maps; add labels to --formats",
+        ),
+        (
+            args.opacity is not None and not (has_overlay or args.sheet),
+            "--opacity is of overlays; add overlay to --formats, or leave it out",
+        ),
+        (
+            not args.legend and not has_overlay,
+            "--no-legend is of overlays; add overlay to --formats, or leave it out",
+        ),
+        (
+            args.overlap is not None and args.tile == 0,
+            "--overlap is of tiles, and --tile 0 makes none; leave one of them out",
+        ),
+    ):
+        if useless:
+            raise ZssError(reason)
 
 
 def _threshold(text: str) -> tuple[str, float]:

@@ -30,7 +30,7 @@ from zss_d2.engine.output_folder import claim
 from zss_d2.engine.processes import interrupt
 from zss_d2.errors import ZssError
 from zss_d2.predict.formats import collection_formats, image_formats
-from zss_d2.predict.options import Options
+from zss_d2.predict.options import OPACITY, Options
 from zss_d2.predict.predictor import Predictor
 from zss_d2.predict.words import Words
 from zss_d2.utils.cores import cpu_cores
@@ -79,7 +79,8 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
     predictor = ranks.each(lambda: _load(args, ranks))
     ranks.each(lambda: predictor.check(words, options))
     joint = collection_formats(args.formats)
-    drawing = {"opacity": args.opacity, "legend": args.legend}
+    opacity = OPACITY if args.opacity is None else args.opacity
+    drawing = {"opacity": opacity, "legend": args.legend}
     masks = any(form.needs_masks for form in joint.values())
     job = Job(words, options, args.output, image_formats(args.formats), masks, drawing)
     further = {**drawing, "large": args.large}
@@ -91,7 +92,8 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
         records = folder.records()
         images = ranks.each(lambda: settled(inputs.images, records, args.output))
         if ranks.rank == 0:
-            _say(inputs.notes, without_masks(images, records) if masks else 0)
+            notes = [*inputs.notes, *_without_effect(predictor, words, options)]
+            _say(notes, without_masks(images, records) if masks else 0)
         journal = Journal(folder.journal(number, ranks.rank))
         large = round(args.large * 1e6)
         ready = time.monotonic()
@@ -106,7 +108,7 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
         names = {image.name for image in images}
         failure = ranks.first(lambda: folder.finish(identity, counts, words, joint, names))
         if args.sheet:
-            ranks.first(lambda: write_sheet(folder, words, args.sheet))
+            ranks.first(lambda: write_sheet(folder, words, args.sheet, opacity))
     if ranks.rank == 0:
         _summarise(args.output, len(images), counts, failure)
     return 1 if counts["failed"] else 0
@@ -139,6 +141,14 @@ def _label_share(
         progress.close()
         journal.close()
     return progress.done, progress.failed
+
+
+def _without_effect(predictor: Predictor, words: Words, options: Options) -> list[str]:
+    """What is to be said about a seen bias that nothing is subtracted from."""
+    trained = set(predictor.segmentor.labelled_classes)
+    if not options.seen_bias or not trained.isdisjoint(words.vocabulary):
+        return []
+    return ["--seen-bias has no effect: no word is called as a class that the model was trained on"]
 
 
 def _load(args: argparse.Namespace, ranks: Ranks) -> Predictor:

@@ -21,8 +21,12 @@ from zss_d2.utils.writing import write_atomic
 SHEET = "sheet.png"
 
 
-def write_sheet(folder: OutputFolder, words: Words, number: int) -> Path | None:
+def write_sheet(folder: OutputFolder, words: Words, number: int, opacity: float) -> Path | None:
     """Draw the first images whose labels are PNGs; returns the file, None if there are none.
+
+    Args:
+        number: of images, at most.
+        opacity: of the labels, 0..1.
 
     Raises:
         WriteError: the file cannot be written.
@@ -32,7 +36,7 @@ def write_sheet(folder: OutputFolder, words: Words, number: int) -> Path | None:
     if first is None:
         return None
     path = folder.path / SHEET
-    picture = sheet(chain([first], predictions))
+    picture = sheet(chain([first], predictions), opacity=opacity)
     write_atomic(path, lambda file: picture.save(file, format="PNG", optimize=True))
     return path
 

@@ -10,6 +10,9 @@ from zss_d2.errors import ZssError
 # What may be None.
 _OPTIONAL = ("seen_bias", "size", "tile")
 
+# Of labels in pictures, 0..1, unless another is given.
+OPACITY = 0.5
+
 
 @dataclass(frozen=True)
 class Options:

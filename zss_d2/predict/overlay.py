@@ -13,6 +13,7 @@ from PIL import Image
 from zss_d2.drawing.legend import LegendEntry, legend_strip, stripes
 from zss_d2.drawing.lettering import class_labels
 from zss_d2.errors import ZssError
+from zss_d2.predict.options import OPACITY
 from zss_d2.predict.palette import UNKNOWN_COLOUR, label_colours
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _STRIPE_SHARE, _BORDER_SHARE = 1 / 100, 1 / 1000
 _LEAST_EDGE = 480
 
 
-def overlay(prediction: Prediction, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+def overlay(prediction: Prediction, opacity: float = OPACITY, legend: bool = True) -> Image.Image:
     """The image under its labels in colour, at its own resolution, with a legend below.
 
     Colours depend on the label ids alone: a class has one colour in all images of a collection.

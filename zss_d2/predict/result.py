@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from zss_d2.predict.options import OPACITY
 from zss_d2.predict.words import UNKNOWN
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Prediction:
         """Share of the image, 0..1, by class name; with ``unknown`` if a threshold was set."""
         return shares_of(label_counts(self.labels, self.words), self.words)
 
-    def overlay(self, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+    def overlay(self, opacity: float = OPACITY, legend: bool = True) -> Image.Image:
         """The image under its labels in colour; `zss_d2.predict.overlay.overlay`."""
         from zss_d2.predict.overlay import overlay
 

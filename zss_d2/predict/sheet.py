@@ -8,6 +8,7 @@ from PIL import Image
 
 from zss_d2.drawing.legend import legend_strip
 from zss_d2.errors import ZssError
+from zss_d2.predict.options import OPACITY
 from zss_d2.predict.overlay import legend_entries, overlay
 from zss_d2.predict.result import Prediction, label_counts, shares_of
 
@@ -17,7 +18,9 @@ HEIGHT, GAP = 288, 6
 _WIDTH = 3 * HEIGHT
 
 
-def sheet(predictions: Iterable[Prediction], columns: int = 2, opacity: float = 0.5) -> Image.Image:
+def sheet(
+    predictions: Iterable[Prediction], columns: int = 2, opacity: float = OPACITY
+) -> Image.Image:
     """Every image beside its labels in colour, with one legend below.
 
     Args:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from zss_d2.predict.options import OPACITY
 from zss_d2.utils.writing import write_atomic
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ImageFormat:
         return folder / self.folder / f"{name}{self.suffix}"
 
     def write(
-        self, path: Path, prediction: Prediction, *, opacity: float = 0.5, legend: bool = True
+        self, path: Path, prediction: Prediction, *, opacity: float = OPACITY, legend: bool = True
     ) -> None:
         """Write the file of an image, atomically.
 
