@@ -308,3 +308,13 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     cfg = load("MODEL.WEIGHTS", "~/a.pth", "OUTPUT_DIR", "~/run")
     found = [cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR]
     assert found == [str(tmp_path / "a.pth"), str(tmp_path / "run")]
+
+
+def test_an_impossible_value_is_that_of_the_file_or_of_the_command_line(tmp_path):
+    """Which one of several configs it is; a key that was given with them is found by itself."""
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"_BASE_: {TINY_CONFIG}\nTEST: {{SEEN_BIAS: 7}}\n")
+    with pytest.raises(ZssError, match=rf"^{config}: TEST.SEEN_BIAS is 7"):
+        load_config(config)
+    with pytest.raises(ZssError, match=r"^TEST.SEEN_BIAS is 8"):
+        load_config(config, ["TEST.SEEN_BIAS", "8"])

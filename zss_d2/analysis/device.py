@@ -19,13 +19,7 @@ def config_for_this_machine(config_file: Path, opts: Sequence[str] = ()) -> CfgN
     Raises:
         ZssError: as `load_config`; ``opts`` name a device that is not there.
     """
-    try:
-        cfg = load_config(config_file, opts)
-    except ZssError as error:
-        # Of several runs: which one it is.
-        if str(config_file) in str(error) or any(key in str(error) for key in opts[::2]):
-            raise
-        raise ZssError(f"{config_file}: {error}") from error
+    cfg = load_config(config_file, opts)
     device = cfg.MODEL.DEVICE
     if works(device):
         return cfg

@@ -133,7 +133,13 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         set_value(cfg, key, value, "command line")
     said = "MODEL.META_ARCHITECTURE" in overrides
     check_method(cfg.MODEL.META_ARCHITECTURE, "" if said else f"{path}: ")
-    validate_config(cfg, given=useless.union(overrides))
+    try:
+        validate_config(cfg, given=useless.union(overrides))
+    except ZssError as error:
+        # Of several configs: which one it is.
+        if any(key in str(error) for key in overrides):
+            raise
+        raise ZssError(f"{path}: {error}") from error
     # No shell expands the ~ of a yaml.
     for key in ("OUTPUT_DIR", *FILE_KEYS):
         value = value_of(cfg, key)
