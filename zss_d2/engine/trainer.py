@@ -8,8 +8,6 @@ import os
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,9 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTraine
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, get_event_storage, has_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage
 from torch import nn
 
-from zss_d2.config.rules import flatten
 from zss_d2.data.pipeline.loader import build_train_loader
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.data.pipeline.stream import ResumableLoader
@@ -40,10 +37,12 @@ from zss_d2.engine.hooks import (
 from zss_d2.engine.last_checkpoint import how_to_go_on
 from zss_d2.engine.processes import interrupt
 from zss_d2.engine.processes.ranks import share_buffers, wrap_for_processes
-from zss_d2.engine.resume import check_settings, log_changes, rewind_metrics
+from zss_d2.engine.resume import rewind_metrics
+from zss_d2.engine.run_state import RunState
+from zss_d2.engine.testing import record_results, stopping_between_images
 from zss_d2.errors import ZssError
-from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
-from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
+from zss_d2.evaluation import ZeroShotSemSegEvaluator
+from zss_d2.evaluation.results import describe_protocol, protocol_of
 from zss_d2.utils.random_streams import STEP, seed_streams
 
 logger = logging.getLogger(__name__)
@@ -58,11 +57,7 @@ class ZeroShotTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         # DefaultTrainer's own constructor cannot wrap a CPU model for several processes.
         TrainerBase.__init__(self)
-        self._allow_changes = False
-        self._finished_iter = -1
-        self._images_drawn = 0
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        self._settings = flatten(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -74,8 +69,7 @@ class ZeroShotTrainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        self._stream = loader.stream
-        self._images = loader.images
+        self.run_state = RunState(cfg, loader)
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True, *, allow_changes: bool = False) -> None:
@@ -87,7 +81,7 @@ class ZeroShotTrainer(DefaultTrainer):
         Raises:
             ZssError: settings or training images differ, or the checkpoint is no whole one.
         """
-        self._allow_changes = allow_changes
+        self.run_state.allow_changes = allow_changes
         if resume and not self.checkpointer.has_checkpoint():
             logger.info("%s holds no checkpoint: starting at iteration 0", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume)
@@ -119,34 +113,22 @@ class ZeroShotTrainer(DefaultTrainer):
             launcher, end = os.getppid(), time.monotonic() + SAVING_S
             while os.getppid() == launcher and time.monotonic() < end:
                 time.sleep(0.2)
-        elif self._finished_iter == self.iter:
+        elif self.run_state.finished_iter == self.iter:
             self._checkpoints.save()
 
     def state_dict(self) -> dict[str, Any]:
-        """Upstream's, and all that images, random numbers and settings follow from.
-
-        It is the same on all processes.
-        """
+        """Upstream's, and all that images, random numbers and settings follow from."""
         model = self.checkpointer.model
-        return super().state_dict() | {
-            # Upstream's counts one on after the last step.
-            "iteration": self._finished_iter,
-            "seed": self._stream.seed,
-            "images": self._images,
-            "images_drawn": self._images_drawn,
-            "processes": comm.get_world_size(),
-            "settings": self._settings,
-            "trained": optim.parameter_names(self.optimizer, model),
-            "memory": {name: part.memory() for name, part in with_memory(model).items()},
-        }
+        return super().state_dict() | self.run_state.state_dict(model, self.optimizer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of `state_dict`, and of earlier versions'."""
-        self._compare(state_dict)
+        model = self.checkpointer.model
+        self.run_state.compare(state_dict)
         inner = dict(state_dict["_trainer"])
         inner["optimizer"] = optim.resumed_state(
             self.optimizer,
-            optim.parameter_names(self.optimizer, self.checkpointer.model),
+            optim.parameter_names(self.optimizer, model),
             inner["optimizer"],
             state_dict.get("trained"),
         )
@@ -154,38 +136,11 @@ class ZeroShotTrainer(DefaultTrainer):
             inner.setdefault("grad_scaler", self._trainer.grad_scaler.state_dict())
         super().load_state_dict({**state_dict, "_trainer": inner})
         self.scheduler.apply()
-        self._finished_iter = state_dict["iteration"]
-        if state_dict.get("settings", {}).get("SEED") == self._settings["SEED"]:
-            self._stream.seed = state_dict["seed"]
-        done = (state_dict["iteration"] + 1) * self.cfg.SOLVER.IMS_PER_BATCH
-        self._images_drawn = self._stream.position = state_dict.get("images_drawn", done)
-        for name, part in with_memory(self.checkpointer.model).items():
-            if name in state_dict.get("memory", {}):
-                part.restore_memory(state_dict["memory"][name])
-
-    def _compare(self, state: Mapping[str, Any]) -> None:
-        """Refuse or say where this run cannot be the one that the checkpoint is of."""
-        where = f"the checkpoint in {self.cfg.OUTPUT_DIR}"
-        if "settings" not in state:
-            logger.warning("%s is of an earlier version: it does not go on exactly", where)
-            return
-        log_changes(check_settings(self.cfg, state, where, self._allow_changes))
-        if state["images"] != self._images and not self._allow_changes:
-            raise ZssError(
-                f"{where} was trained on other images than DATASETS.TRAIN has now; restore them, "
-                "or give another OUTPUT_DIR or --allow-changes"
-            )
-        if state["processes"] != comm.get_world_size():
-            logger.warning(
-                "The run had %d processes and has %d now: it goes on with the same images, but no "
-                "longer bit for bit",
-                state["processes"],
-                comm.get_world_size(),
-            )
+        self.run_state.load_state_dict(state_dict, model)
 
     def run_step(self) -> None:
         """One iteration; a loss that is not finite ends the run, the last checkpoint stays."""
-        seed_streams(STEP, self._stream.seed, self.iter, comm.get_rank())
+        seed_streams(STEP, self.run_state.seed, self.iter, comm.get_rank())
         try:
             super().run_step()
         except FloatingPointError as error:
@@ -193,8 +148,7 @@ class ZeroShotTrainer(DefaultTrainer):
                 f"{error}; lower SOLVER.BASE_LR (now {self.cfg.SOLVER.BASE_LR}) or turn on "
                 f"SOLVER.CLIP_GRADIENTS, then {how_to_go_on(Path(self.cfg.OUTPUT_DIR))}"
             ) from error
-        self._images_drawn += self.cfg.SOLVER.IMS_PER_BATCH
-        self._finished_iter = self.iter
+        self.run_state.finish(self.iter)
 
     @property
     def _line_period(self) -> int:
@@ -318,38 +272,8 @@ class ZeroShotTrainer(DefaultTrainer):
         share_buffers(model)
         with interrupt.deferred(), stopping_between_images(model):
             results = super().test(cfg, model, evaluators)
-        names = cfg.DATASETS.TEST
-        if names and comm.is_main_process():
-            by_name = dict(results) if len(names) > 1 else {names[0]: results}
-            if has_event_storage():
-                # The storage counts from 0 within the loop and is one further after it.
-                iteration = min(get_event_storage().iter + 1, cfg.SOLVER.MAX_ITER)
-                checkpoint = _saved_checkpoint(cfg, iteration)
-            write_results(
-                Path(cfg.OUTPUT_DIR) / "results.json",
-                {name: result["sem_seg"] for name, result in by_name.items()},
-                collect_provenance(cfg, checkpoint, iteration),
-            )
+        record_results(cfg, results, checkpoint, iteration)
         return results
-
-
-@contextmanager
-def stopping_between_images(model: nn.Module) -> Iterator[None]:
-    """A signal that has come ends an evaluation before the next image."""
-    hook = model.register_forward_pre_hook(lambda *_: interrupt.stop_if_requested())
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def with_memory(model: nn.Module) -> dict[str, nn.Module]:
-    """Parts that remember, beside weights and buffers, what the next step depends on, by name.
-
-    They have methods ``memory() -> dict`` of tensors and plain values and ``restore_memory(dict)``;
-    the memory is the same on all processes.
-    """
-    return {name: m for name, m in model.named_modules() if hasattr(m, "restore_memory")}
 
 
 def compile_parts(model: nn.Module, backend: str) -> None:
@@ -365,15 +289,6 @@ def compile_parts(model: nn.Module, backend: str) -> None:
         raise ZssError(f"MODEL.COMPILE is {backend!r}; use one of {', '.join(known)}, or ''")
     for part in model.children():
         part.compile(backend=backend)
-
-
-def _saved_checkpoint(cfg: CfgNode, iteration: int) -> str:
-    """File that the checkpoint hook, which runs before evaluation, has written at ``iteration``."""
-    if iteration >= cfg.SOLVER.MAX_ITER:
-        return str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
-    if iteration % cfg.SOLVER.CHECKPOINT_PERIOD == 0:
-        return str(Path(cfg.OUTPUT_DIR) / f"model_{iteration - 1:07d}.pth")
-    return ""
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
