@@ -18,6 +18,8 @@ from zss_d2.data.pipeline.augmentation import (
     CategoryCrop,
     MmsegmentationColours,
     OpenCVResize,
+    RandomFlip,
+    ResizedCrop,
     ResizeWithinBox,
     photometric_distortion,
 )
@@ -114,16 +116,15 @@ class ZeroShotMapper:
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Random scale, crop, flip and colours, as ``cfg.INPUT`` says."""
     crop, flip = cfg.INPUT.CROP, cfg.INPUT.RANDOM_FLIP
-    augmentations = [_resize(cfg, ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE))]
+    resize = _resize(cfg, ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE))
+    augmentations = [resize]
     if crop.ENABLED:
-        augmentations.append(
-            CategoryCrop(
-                "absolute", crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, IGNORED_WHEN_CROPPING
-            )
-        )
+        limit = crop.SINGLE_CATEGORY_MAX_AREA
+        window = CategoryCrop("absolute", crop.SIZE, limit, IGNORED_WHEN_CROPPING)
+        augmentations = [ResizedCrop(resize, window)]
     if flip != "none":
         augmentations.append(
-            T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
+            RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
         )
     if cfg.INPUT.COLOR_AUG and cfg.INPUT.COLOR_STYLE == "mmsegmentation":
         augmentations.append(MmsegmentationColours())
