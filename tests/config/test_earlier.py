@@ -22,6 +22,7 @@ GONE = {
     "MODEL.CLIP_ZSS.TEACHER_CACHE": ("", "was removed, as no config could .*; leave it out"),
     "MODEL.LDVC.IDENTITY_VALUES": (False, "was removed, as its ablation .*; leave it out"),
     "MODEL.LDVC.LAYER_SCALE": (0.0, "was removed, as its ablation .*; leave it out"),
+    "TEST.SLIDE.BATCH": (1, "is now TEST.BATCH; use that name"),
 }
 
 
@@ -37,9 +38,9 @@ def test_one_line_names_the_new_key_or_the_reason(key, tmp_path):
     value, message = GONE[key]
     with pytest.raises(ZssError, match=f"command line: {key} {message}"):
         load_config(TINY_CONFIG, [key, value])
-    method, name = key.split(".")[1:]
+    root, node, name = key.split(".")
     own = tmp_path / "own.yaml"
-    content = {"_BASE_": str(TINY_CONFIG), "MODEL": {method: {name: value}}}
+    content = {"_BASE_": str(TINY_CONFIG), root: {node: {name: value}}}
     own.write_text(yaml.safe_dump(content))
     with pytest.raises(ZssError, match=f"own.yaml: {key} {message}"):
         load_config(own)
@@ -50,8 +51,8 @@ def dump_of_an_earlier_run(folder: Path, **changes: Any) -> Path:
     content = yaml.safe_load(load_config(CLIP_ZSS).dump())
     share = content["MODEL"]["CLIP_ZSS"].pop("MIN_UNLABELED_FRACTION")
     for key, (value, _) in GONE.items():
-        method, name = key.split(".")[1:]
-        content["MODEL"][method][name] = value
+        root, node, name = key.split(".")
+        content[root][node][name] = value
     content["MODEL"]["CLIP_ZSS"] |= {"MIN_OPEN": share} | changes
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -83,3 +84,12 @@ def test_an_earlier_run_is_resumed_under_the_new_keys(tmp_path):
         "MODEL.CLIP_ZSS.MIN_UNLABELED_FRACTION": (0.25, 0.5),
         "MODEL.CLIP_ZSS.MIN_COSINE": (0.4, None),
     }
+
+
+def test_windows_at_once_are_the_batch_of_a_test_where_somebody_chose_them(tmp_path):
+    path = dump_of_an_earlier_run(tmp_path)
+    assert load_config(path).TEST.BATCH == 0
+    content = yaml.safe_load(path.read_text())
+    content["TEST"]["SLIDE"]["BATCH"] = 8
+    path.write_text(yaml.safe_dump(content))
+    assert load_config(path).TEST.BATCH == 8

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
@@ -11,6 +12,7 @@ from detectron2.utils.events import EventStorage
 from tests.conftest import REAL_VOC, ROOT, prepare_voc
 from zss_d2.engine import ZeroShotTrainer
 from zss_d2.errors import ZssError
+from zss_d2.modeling.inference import InferenceProtocol
 
 
 @pytest.fixture
@@ -151,3 +153,38 @@ def test_every_evaluation_in_mid_training_is_recorded(train_four, tmp_path):
     train_four("run", *overrides)
     tested = [i for i, entry in recorded(tmp_path / "run").items() if "sem_seg/mIoU" in entry]
     assert tested == [1, 3, 5, 7]  # the one at the end comes after the last iteration
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_an_evaluation_in_batches_counts_the_same_pixels(toy_voc, make_cfg, tmp_path, windows):
+    """But for those whose two best classes are equal up to rounding; the batch is on record."""
+    counts = []
+    for batch in (1, 4):
+        out = tmp_path / str(batch)
+        cfg = make_cfg(
+            *("OUTPUT_DIR", str(out), "DATALOADER.NUM_WORKERS", 0, "TEST.BATCH", batch),
+            *("TEST.FLIP", windows, "TEST.SLIDE.ENABLED", windows),
+            *("TEST.SLIDE.CROP", 128, "TEST.SLIDE.STRIDE", 96),
+        )
+        loader = ZeroShotTrainer.build_test_loader(cfg, "zss_voc_val")
+        assert len(next(iter(loader))) == batch
+        seed_all_rng(0)
+        ZeroShotTrainer.test(cfg, ZeroShotTrainer.build_model(cfg))
+        results = json.loads((out / "results.json").read_text())
+        assert results["provenance"]["test_batch"] == batch
+        assert "batch" not in results["provenance"]["protocol"]
+        with np.load(out / "confusion_zss_voc_val.npz") as stored:
+            counts.append(stored["confusion"].astype(int))
+    assert counts[0].sum() == counts[1].sum() > 0
+    assert np.abs(counts[0] - counts[1]).sum() <= 1e-4 * counts[0].sum()
+
+
+def test_the_batch_of_a_test_is_that_of_the_device_unless_one_is_given(make_cfg):
+    for device, given, expected in (
+        ("cpu", 0, 1),
+        ("cuda:1", 0, 16),
+        ("cuda", 3, 3),
+        ("mps", 0, 1),
+    ):
+        cfg = make_cfg("MODEL.DEVICE", device, "TEST.BATCH", given)
+        assert InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE) == expected

@@ -129,7 +129,7 @@ def test_scores_follow_normalisation_and_vocabulary():
 
 
 def test_sliding_windows_see_only_their_crop():
-    net = model(protocol=InferenceProtocol(slide_crop=8, slide_stride=4, slide_batch=3)).eval()
+    net = model(protocol=InferenceProtocol(slide_crop=8, slide_stride=4, batch=3)).eval()
     (result,) = net([item(8, 20)])
     assert net.input_shape == (1, 3, 8, 8)  # four windows, the last one alone
     assert result["sem_seg"].shape == (4, 8, 20)
@@ -173,7 +173,7 @@ LIMITED = {
     "whole": {},
     "mirrored": {"flip": True},
     "scales": {"scales": (1.0, 0.5)},
-    "windows": {"slide_crop": 32, "slide_stride": 20, "slide_batch": 2},
+    "windows": {"slide_crop": 32, "slide_stride": 20, "batch": 2},
     "mirrored windows, biased": {
         "slide_crop": 32,
         "slide_stride": 12,
@@ -264,3 +264,38 @@ def test_training_images_are_padded_to_the_least_size():
     assert (segmentor.seen_targets[0, :8] != IGNORE).all()
     assert (segmentor.seen_targets[0, 8:] == IGNORE).all()
     assert segmentor.eval()([item(8, 20)])[0]["sem_seg"].shape == (4, 8, 20)
+
+
+def test_images_of_a_call_share_batches_whatever_their_size_and_names():
+    """Each as if alone: the third has names of its own."""
+    net = model(protocol=InferenceProtocol(batch=16, flip=True)).eval()
+    names = ("cat", "sky")
+    items = [item(9, 14), item(20, 8), item(12, 16, vocabulary=names), item(12, 16, height=30)]
+    together = net(items)
+    assert net.input_shape == (2, 3, 12, 16)
+    for example, result in zip(items, together, strict=True):
+        alone = net([example])[0]["sem_seg"]
+        assert result["sem_seg"].shape == alone.shape
+        assert torch.equal(result["sem_seg"], alone)
+    net(items[1:2] * 3)
+    assert net.input_shape == (6, 3, 20, 8)
+
+
+def test_maps_of_a_call_that_do_not_fit_together_are_their_labels():
+    """Of 4 classes: 320, 160 and 320 numbers, where 500 may be held."""
+    net = model(protocol=InferenceProtocol(max_scores=500)).eval()
+    items = [item(8, 10), item(8, 5), item(8, 10, height=16, width=10), item(8, 10), item(2, 2)]
+    results = [x["sem_seg"] for x in net(items)]
+    assert [isinstance(x, LabelsOnly) for x in results] == [False, False, True, True, False]
+    for example, result in zip(items, results, strict=True):
+        (alone,) = net([example])
+        assert torch.equal(result.argmax(dim=0), alone["sem_seg"].argmax(dim=0))
+        assert result.shape == alone["sem_seg"].shape
+
+
+def test_of_several_images_the_damaged_one_is_named():
+    net = model(protocol=InferenceProtocol(max_scores=0, batch=4)).eval()
+    items = [item(8, 8, file_name=f"{name}.jpg") for name in "ab"]
+    items[1]["image"] = torch.full((3, 8, 8), float("nan"))
+    with pytest.raises(ZssError, match="b.jpg: the scores hold NaN"):
+        net(items)

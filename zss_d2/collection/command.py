@@ -126,9 +126,9 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--batch",
         type=whole(1),
-        default=1,
         metavar="N",
-        help="images of one size, or tiles of a large one, at once (default: 1)",
+        help="images of one size, or tiles of a large one, at once (default: TEST.BATCH of the "
+        "config, which is 16 on a GPU and 1 on a CPU)",
     )
     group.add_argument(
         "--size",

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
     ranks.first(folder.require_own)
     inputs = ranks.first(lambda: find_images(args.images, args.output))
     predictor = ranks.each(lambda: _load(args, ranks))
+    options = replace(options, batch=predictor.batch(options))
     ranks.each(lambda: predictor.check(words, options))
     joint = collection_formats(args.formats)
     opacity = OPACITY if args.opacity is None else args.opacity

@@ -206,14 +206,19 @@ def _add_solver_config(cfg: CN) -> None:
 
 
 def _add_test_config(cfg: CN) -> None:
+    # Images or windows that the network sees at once, mirrored ones counted, and images that an
+    # evaluation loads at once; more need more memory. Scores change by rounding only. 0: 16 on a
+    # GPU, 1 on a CPU, which is not faster in batches.
+    cfg.TEST.BATCH = 0
+    # On a GPU, record the launches of the network as a CUDA graph for inputs of a size that comes
+    # up again, such as windows, and replay them. Not measured yet, hence off.
+    cfg.TEST.CUDA_GRAPHS = False
     cfg.TEST.SLIDE = CN()
     # Average the scores of overlapping square windows instead of one pass over the whole image.
     cfg.TEST.SLIDE.ENABLED = False
     # Window side and step in px of the resized image.
     cfg.TEST.SLIDE.CROP = 512
     cfg.TEST.SLIDE.STRIDE = 426
-    # Windows that go through the network at once; more need more memory.
-    cfg.TEST.SLIDE.BATCH = 1
     # Average with the scores of the mirrored image.
     cfg.TEST.FLIP = False
     # Factors on the size of the resized image; the scores at all of them are averaged.
@@ -222,8 +227,8 @@ def _add_test_config(cfg: CN) -> None:
     # their advantage. ZegCLIP's released code uses 0.1.
     cfg.TEST.SEEN_BIAS = 0.0
     # Score maps (K, height, width) of more MiB than this are never built: the model gives the
-    # labels alone. Scores at the size the network sees are still held for TEST.SCALES, or where
-    # that size is not the image's.
+    # labels alone. Nor does it hold the maps of more images than fit into that. Scores at the size
+    # the network sees are still held for TEST.SCALES, or where that size is not the image's.
     cfg.TEST.MAX_SCORES_MIB = 1024
     # Write the predicted labels, in the raw ids of the data set, below OUTPUT_DIR/predictions:
     # "png" (an image each), "json" (Detectron2's sem_seg_predictions.json) or "none".

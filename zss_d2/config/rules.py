@@ -11,7 +11,8 @@ the folder of a method those of its own, with keys below ``MODEL.<METHOD>``, as 
     ROUTE_TOPK: {range: "[1, inf)", at_most: WINDOWS * WINDOWS, needs: {ORDER: [route]}}
 
 The checks are those of `zss_d2.config.checks`. ``needs`` says under which values of other keys this
-one is read at all: an interval, or a list of values (for a list, one of them must be in it); with
+one is read at all: an interval, a list of values (for a list, one of them must be in it), or
+``{regex: ..., words: ...}`` for text; with
 ``needs_any`` one of them is enough. A key is not read either where a key that it needs is not. Such
 a key is refused where somebody *gives* it without effect. It may stay in a base config whose
 feature somebody turns off, and its relations to other keys do not matter then.
@@ -101,7 +102,8 @@ class Rules:
     def current(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a run of an earlier version, {dotted key: value}, under today's keys.
 
-        A key that was removed goes if the run did not use it, and stays otherwise.
+        A key that was removed goes if the run did not use it, and stays otherwise, under its new
+        name if it has one.
         """
         unused = {key for key, (was, _) in self.removed.items() if settings.get(key, was) == was}
         return {self.renamed.get(k, k): value for k, value in settings.items() if k not in unused}
@@ -132,7 +134,9 @@ def _build(methods: tuple[MethodConfig, ...]) -> Rules:
     shared = yaml.safe_load(_RULES.read_text(encoding="utf-8"))
     rules = [_rule(key, content) for key, content in shared["rules"].items()]
     free, adjustable = list(shared["resume"]["free"]), list(shared["resume"]["adjustable"])
-    ignores, backbones, renamed, removed = {}, [], {}, {}
+    ignores, backbones = {}, []
+    renamed = dict(shared["renamed"])
+    removed = {old: (key["was"], key["why"]) for old, key in shared["removed"].items()}
     for method in methods:
         content, node = dict(method.rules), method.node
         others = [other.node for other in methods if other is not method]
@@ -314,7 +318,10 @@ def _why_unmet(cfg: CfgNode, other: str, wanted: Any, rules: Rules) -> str:
 
 
 def _remedy(other: str, wanted: Any) -> str:
-    value = f"to {in_words(wanted)}" if isinstance(wanted, str) else repr(wanted[0])
+    if isinstance(wanted, Mapping):
+        value = wanted["words"]
+    else:
+        value = f"to {in_words(wanted)}" if isinstance(wanted, str) else repr(wanted[0])
     return f"leave it out, or set {other} {value}"
 
 

@@ -1,4 +1,4 @@
-"""Evaluations: ended by a signal between two images, recorded with what they are of."""
+"""Evaluations: ended by a signal between two batches, recorded with what they are of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zss_d2.evaluation.results import collect_provenance
 
 @contextmanager
 def stopping_between_images(model: nn.Module) -> Iterator[None]:
-    """A signal that has come ends an evaluation before the next image."""
+    """A signal that has come ends an evaluation before the next batch of images."""
     hook = model.register_forward_pre_hook(lambda *_: interrupt.stop_if_requested())
     try:
         yield

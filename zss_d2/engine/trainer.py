@@ -43,6 +43,7 @@ from zss_d2.engine.testing import record_results, stopping_between_images
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator
 from zss_d2.evaluation.results import describe_protocol, protocol_of
+from zss_d2.modeling.inference import InferenceProtocol
 from zss_d2.utils.random_streams import STEP, seed_streams
 
 logger = logging.getLogger(__name__)
@@ -241,7 +242,10 @@ class ZeroShotTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         mapper = ZeroShotMapper(cfg, is_train=False)
-        return UndisturbedLoader(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
+        batch = InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE)
+        return UndisturbedLoader(
+            build_detection_test_loader(cfg, dataset_name, mapper=mapper, batch_size=batch)
+        )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ZeroShotSemSegEvaluator:

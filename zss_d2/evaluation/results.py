@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
+from zss_d2.modeling.inference import InferenceProtocol
 from zss_d2.utils.writing import write_atomic
 
 PROVENANCE = "provenance"
@@ -158,6 +159,8 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
         "checkpoint_sha256": _file_hash(checkpoint) if checkpoint else None,
         "iteration": iteration,
         "protocol": protocol_of(cfg),
+        # Changes numbers by rounding only, and is no switch of the protocol therefore.
+        "test_batch": InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE),
     }
 
 

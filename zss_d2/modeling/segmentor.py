@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,7 +17,12 @@ from torch.nn import functional as F
 from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 from zss_d2.modeling.identity import Identified
-from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly, NanScoresError, segment
+from zss_d2.modeling.inference import (
+    InferenceProtocol,
+    LabelsOnly,
+    NanScoresError,
+    segment_batch,
+)
 from zss_d2.modeling.precision import network_precision, single_precision, to_single
 
 logger = logging.getLogger(__name__)
@@ -149,8 +155,9 @@ class ZeroShotSegmentor(Identified):
     ) -> dict[str, Tensor] | list[dict]:
         """Training: loss scalars. Evaluation: one ``{"sem_seg": (K, height, width)}`` per image.
 
-        These are scores in 0..1, less the seen bias; a map larger than ``protocol.max_scores`` is
-        a `LabelsOnly`."""
+        These are scores in 0..1, less the seen bias. A map larger than ``protocol.max_scores`` is
+        a `LabelsOnly`, and so is one with which those of this call would be.
+        """
         if self.training:
             images = (self.normalise(x["image"]) for x in batched_inputs)
             images = self._pad([self._enlarge(image, 0.0) for image in images])
@@ -160,19 +167,23 @@ class ZeroShotSegmentor(Identified):
                 outputs = self.training_outputs(images)
             with single_precision(self.device):
                 return self.losses(to_single(outputs), targets)
-        return [{"sem_seg": self._segment(x)} for x in batched_inputs]
+        return [{"sem_seg": scores} for scores in self._segment(batched_inputs)]
 
     def normalise(self, image: Tensor) -> Tensor:
         """RGB in 0..255, (3, H, W) -> what the network takes, on its device."""
-        return (image.to(self.device) - self.pixel_mean) / self.pixel_std
+        image = image.to(self.device, non_blocking=self.device.type == "cuda")
+        return (image - self.pixel_mean) / self.pixel_std
 
     def logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised images (B, 3, H, W) of any size -> logits (B, K, h, w), single precision.
 
         They cover the images padded at the right and bottom to `padded_size`.
         """
+        height, width = self.padded_size(images.shape[-2:])
+        if (height, width) != tuple(images.shape[-2:]):
+            images = F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
         with network_precision(self.device, self.autocast):
-            return self.class_logits(self._pad(list(images)), class_names).float()
+            return self.class_logits(images, class_names).float()
 
     def activate(self, logits: Tensor) -> Tensor:
         """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself; may work in place.
@@ -180,13 +191,25 @@ class ZeroShotSegmentor(Identified):
         By default every class is its own yes-or-no."""
         return logits.sigmoid_()
 
-    def _segment(self, item: Mapping[str, Any]) -> Tensor | LabelsOnly:
-        image, names = self.normalise(item["image"]), item.get("vocabulary", self.classes)
-        size = item.get("height", image.shape[1]), item.get("width", image.shape[2])
-        try:
-            return segment(self, image, names, size, self.protocol)
-        except NanScoresError as error:
-            raise ZssError(f"{item.get('file_name', 'an image')}: {error}") from error
+    def _segment(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Tensor | LabelsOnly]:
+        room = self.protocol.max_scores
+        for names, group in groupby(items, key=lambda x: x.get("vocabulary", self.classes)):
+            group = list(group)
+            images = [self.normalise(x["image"]) for x in group]
+            sizes = [
+                (x.get("height", image.shape[1]), x.get("width", image.shape[2]))
+                for x, image in zip(group, images, strict=True)
+            ]
+            results = segment_batch(self, images, names, sizes, self.protocol)
+            for item in group:
+                try:
+                    scores = next(results)
+                    if not isinstance(scores, LabelsOnly) and scores.numel() > room:
+                        scores = LabelsOnly.of(scores)
+                except NanScoresError as error:
+                    raise ZssError(f"{item.get('file_name', 'an image')}: {error}") from error
+                room -= 0 if isinstance(scores, LabelsOnly) else scores.numel()
+                yield scores
 
     def padded_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Height and width that images of ``size`` (H, W) have once padded."""

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from zss_d2.errors import ZssError
 
 # What may be None.
-_OPTIONAL = ("seen_bias", "size", "tile")
+_OPTIONAL = ("seen_bias", "size", "tile", "batch")
 
 # Of labels in pictures, 0..1, unless another is given.
 OPACITY = 0.5
@@ -26,7 +26,7 @@ class Options:
         tile: side, px, of what the network sees at once of a large image; 0: always the whole;
             None: the size of its windows or crops, for images of more than four times their area.
         overlap: of neighbouring tiles, as a share of their side; they are blended there.
-        batch: images or tiles that go through the network together.
+        batch: images, tiles or windows that go through the network together, mirrored ones counted.
         class_scores: keep the scores of every word, not only the best.
     """
 
@@ -34,7 +34,7 @@ class Options:
     size: int | None = None
     tile: int | None = None
     overlap: float = 0.25
-    batch: int = 1
+    batch: int | None = None
     class_scores: bool = False
 
     def __post_init__(self) -> None:

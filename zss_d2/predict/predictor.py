@@ -72,7 +72,7 @@ class Predictor:
         size: int | None = None,
         tile: int | None = None,
         overlap: float = 0.25,
-        batch: int = 1,
+        batch: int | None = None,
         class_scores: bool = False,
     ) -> Prediction | list[Prediction]:
         """Label an image, or a list of them, with words.
@@ -111,6 +111,10 @@ class Predictor:
         small = np.zeros((64, 64, 3), np.uint8)
         next(self.label([small], words, replace(options, size=0, tile=0, class_scores=False)))
 
+    def batch(self, options: Options) -> int:
+        """Images, tiles or windows that go through the network together."""
+        return options.batch or self.segmentor.protocol.batch_on(self.device)
+
     def network_size(self, size: tuple[int, int], options: Options) -> tuple[int, int]:
         """Height and width, px, that the network sees of an image of ``size`` (H, W)."""
         _, (height, width) = self._transform(size, options)
@@ -132,8 +136,8 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Label images (H, W, 3) uint8, RGB, in order.
 
-        Up to ``options.batch`` of them that follow each other, and are of one size for the network,
-        go through it together.
+        Up to `batch` of them that follow each other, and are of one size for the network, go
+        through it together.
 
         Raises:
             ZssError: as `predict`; scores that are NaN; class scores that would be too many.
@@ -171,7 +175,7 @@ class Predictor:
         for image in images:
             size = image.shape[:2]
             size = None if self.is_tiled(size, options) else self.network_size(size, options)
-            if group and (size is None or size != group_size or len(group) == options.batch):
+            if group and (size is None or size != group_size or len(group) == self.batch(options)):
                 yield group_size, group
                 group = []
             group, group_size = [*group, image], size
@@ -184,7 +188,7 @@ class Predictor:
     def _label_batch(
         self, images: Sequence[np.ndarray], words: Words, options: Options
     ) -> Iterator[Prediction]:
-        inputs = torch.stack([self._input(image, options) for image in images])
+        inputs = [self._input(image, options) for image in images]
         sizes = [image.shape[:2] for image in images]
         vocabulary, protocol = words.vocabulary, self._protocol(options)
         results = segment_batch(self.segmentor, inputs, vocabulary, sizes, protocol)
@@ -215,9 +219,7 @@ class Predictor:
         side = max(1, round((self._tile(options) or max(source.size)) / scale))
         # Bounded by the tile already.
         protocol = replace(self._protocol(options), max_scores=sys.maxsize)
-        score = partial(
-            self._score_tiles, scale=scale, words=words, protocol=protocol, batch=options.batch
-        )
+        score = partial(self._score_tiles, scale=scale, words=words, protocol=protocol)
         pieces = score_tiles(source, score, len(words.vocabulary), side, options.overlap)
         return _without_gradients(pieces)
 
@@ -228,14 +230,13 @@ class Predictor:
         scale: float,
         words: Words,
         protocol: InferenceProtocol,
-        batch: int,
     ) -> Iterator[Tensor]:
         tiles = iter(tiles)
-        while group := list(islice(tiles, batch)):
+        while group := list(islice(tiles, protocol.batch)):
             size = group[0].shape[:2]
             target = tuple(max(1, round(side * scale)) for side in size)
             resize = T.ResizeTransform(*size, *target) if target != size else T.NoOpTransform()
-            inputs = torch.stack([self._tensor(resize.apply_image(tile)) for tile in group])
+            inputs = [self._tensor(resize.apply_image(tile)) for tile in group]
             sizes = [size] * len(group)
             yield from segment_batch(self.segmentor, inputs, words.vocabulary, sizes, protocol)
 
@@ -259,7 +260,7 @@ class Predictor:
             )
 
     def _protocol(self, options: Options) -> InferenceProtocol:
-        protocol = self.segmentor.protocol
+        protocol = replace(self.segmentor.protocol, batch=self.batch(options))
         if options.seen_bias is None:
             return protocol
         return replace(protocol, seen_bias=options.seen_bias)

@@ -12,7 +12,7 @@ from zss_d2.modeling.inference import (
     segment,
     segment_batch,
 )
-from zss_d2.modeling.inference.pipeline import window_scores
+from zss_d2.modeling.inference.batches import coarse_logits, together
 
 NAMES = ("red", "green", "blue")
 
@@ -45,10 +45,18 @@ class Channels:
     [
         ({}, [(1, 3, 20, 30)]),
         ({"flip": True}, [(1, 3, 20, 30)] * 2),
+        ({"flip": True, "batch": 2}, [(2, 3, 20, 30)]),
         ({"scales": (0.5, 1.0)}, [(1, 3, 10, 15), (1, 3, 20, 30)]),
         # 2 x 3 windows, of which 4 and then 2 go through the network together.
-        ({"slide_crop": 16, "slide_stride": 8, "slide_batch": 4}, [(4, 3, 16, 16), (2, 3, 16, 16)]),
-        ({"slide_crop": 40, "slide_stride": 8, "slide_batch": 4}, [(1, 3, 20, 30)]),
+        ({"slide_crop": 16, "slide_stride": 8, "batch": 4}, [(4, 3, 16, 16), (2, 3, 16, 16)]),
+        # Mirrored ones count: two of them and two others, three times.
+        ({"slide_crop": 16, "slide_stride": 8, "batch": 5, "flip": True}, [(4, 3, 16, 16)] * 3),
+        ({"slide_crop": 40, "slide_stride": 8, "batch": 4}, [(1, 3, 20, 30)]),
+        # Windows of two scales: 1 x 2 and 2 x 3.
+        (
+            {"slide_crop": 16, "slide_stride": 8, "batch": 8, "scales": (0.8, 1.0)},
+            [(8, 3, 16, 16)],
+        ),
     ],
 )
 @pytest.mark.parametrize("max_scores", [0, 1 << 20])
@@ -80,31 +88,81 @@ def test_labels_in_pieces_are_those_of_the_scores(size, flip, crop):
     assert torch.equal(labels.argmax(), scores.argmax(dim=0))
 
 
-def test_windows_of_several_images_can_share_a_batch():
+@pytest.mark.parametrize(
+    ("kinds", "most", "groups"),
+    [
+        ("", 3, []),
+        ("aaaa", 1, [[0], [1], [2], [3]]),
+        ("aaaa", 3, [[0, 1, 2], [3]]),
+        ("abab", 2, [[0, 2], [1, 3]]),
+        ("abcaa", 2, [[0, 3], [1], [2], [4]]),
+    ],
+)
+def test_groups_by_hand(kinds, most, groups):
+    assert together(kinds, most) == groups
+
+
+@pytest.mark.parametrize(("batch", "shapes"), [(6, [3 * 2, 2 * 2]), (1, [1] * 10), (3, [2] * 5)])
+def test_mirrored_inputs_share_the_batches_of_the_others(batch, shapes):
     images = torch.randn(5, 3, 12, 8)
     network = Channels()
-    together = list(window_scores(network, iter(images), NAMES, flip=True, batch=3))
-    assert [shape[0] for shape in network.batches] == [3, 3, 2, 2]
-    for image, scores in zip(images, together, strict=True):
-        alone = segment(Channels(), image, NAMES, (12, 8), InferenceProtocol(flip=True))
-        torch.testing.assert_close(scores, alone)
+    found = list(coarse_logits(network, iter(images), NAMES, flip=True, batch=batch))
+    assert [shape[0] for shape in network.batches] == shapes
+    for image, (plain, mirrored) in zip(images, found, strict=True):
+        assert torch.equal(plain, network.logits(image[None], NAMES))
+        assert torch.equal(mirrored, network.logits(image[None].flip(-1), NAMES))
 
 
-def test_windows_are_cut_as_they_are_needed():
-    read = []
-    windows = (read.append(i) or torch.zeros(3, 4, 4) for i in range(6))
-    scores = window_scores(Channels(), windows, NAMES, flip=False, batch=2)
-    next(scores)
-    assert read == [0, 1]
+def test_inputs_are_read_and_computed_as_they_are_needed():
+    read, network = [], Channels()
+    inputs = (read.append(i) or torch.zeros(3, 4 + 4 * (i % 2), 4) for i in range(30))
+    found = coarse_logits(network, inputs, NAMES, flip=False, batch=2)
+    next(found)
+    assert read == list(range(8))
+    assert network.batches == [(2, 3, 4, 4)]
+    one_by_one = coarse_logits(
+        network, (read.append(i) or torch.zeros(3, 4, 4) for i in "ab"), NAMES, False, 1
+    )
+    next(one_by_one)
+    assert read[8:] == ["a"]
 
 
-@pytest.mark.parametrize("protocol", [{}, {"slide_crop": 16, "slide_stride": 8, "slide_batch": 5}])
+def test_inputs_that_are_padded_to_one_size_go_together():
+    """37 x 50 and 40 x 52, both 40 x 52 once padded; alone they give the same, to the bit."""
+    network = Channels()
+    sizes = [(37, 50), (40, 52), (20, 52), (39, 49)]
+    inputs = [torch.randn(3, *size) for size in sizes]
+    found = list(coarse_logits(network, inputs, NAMES, flip=True, batch=16))
+    assert network.batches == [(6, 3, 40, 52), (2, 3, 20, 52)]
+    for image, passes in zip(inputs, found, strict=True):
+        for logits, side in zip(passes, (image, image.flip(-1)), strict=True):
+            assert torch.equal(logits, network.logits(side[None], NAMES))
+
+
+@pytest.mark.parametrize("slide", [{}, {"slide_crop": 16, "slide_stride": 8}])
+def test_images_of_several_sizes_are_as_if_alone(slide):
+    """Which image a result is of does not depend on what it shared batches with."""
+    sizes = [(20, 30), (33, 12), (20, 30), (5, 9), (19, 29)]
+    images = [torch.randn(3, *size) for size in sizes]
+    settings = InferenceProtocol(**slide, scales=(0.5, 1.0), flip=True, seen_bias=0.1, batch=6)
+    together = list(segment_batch(Channels(), images, NAMES, sizes, settings))
+    for image, size, result in zip(images, sizes, together, strict=True):
+        alone = segment(Channels(), image, NAMES, size, replace(settings, batch=1))
+        torch.testing.assert_close(result, alone, atol=1e-6, rtol=0)
+    assert not list(segment_batch(Channels(), [], NAMES, [], settings))
+
+
+@pytest.mark.parametrize("protocol", [{}, {"slide_crop": 16, "slide_stride": 8, "batch": 5}])
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0)])
 @pytest.mark.parametrize("max_scores", [3000, 1 << 20])
 def test_images_of_a_batch_are_as_if_alone(protocol, scales, max_scores):
     """Also where they come out at sizes of their own, one of them in pieces."""
     settings = InferenceProtocol(
-        **protocol, scales=scales, flip=True, seen_bias=0.1, max_scores=max_scores
+        **{"batch": 6, **protocol},
+        scales=scales,
+        flip=True,
+        seen_bias=0.1,
+        max_scores=max_scores,
     )
     images, sizes = torch.randn(3, 3, 20, 30), [(20, 30), (40, 50), (10, 20)]
     network = Channels()
@@ -116,7 +174,7 @@ def test_images_of_a_batch_are_as_if_alone(protocol, scales, max_scores):
         torch.testing.assert_close(best.scores, expected.scores)
         assert torch.equal(best.labels.long(), expected.labels.long())
     if not protocol:
-        assert {shape[0] for shape in network.batches} == {3}
+        assert {shape[0] for shape in network.batches} == {6}
 
 
 def test_labels_in_pieces_keep_the_best_scores():

@@ -27,7 +27,7 @@ _NODES = ("MODEL", "INPUT", "TEST")
 _FREE_KEYS = {
     *("MODEL.DEVICE", "MODEL.COMPILE", *FILE_KEYS),
     *("TEST.PREDICTIONS", "TEST.PER_IMAGE", "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS"),
-    *("TEST.SLIDE.BATCH", "TEST.MAX_SCORES_MIB"),
+    *("TEST.BATCH", "TEST.CUDA_GRAPHS", "TEST.MAX_SCORES_MIB"),
 }
 # Of options: the batch changes results by rounding only, class scores are kept beside them.
 _FREE_OPTIONS = ("batch", "class_scores")

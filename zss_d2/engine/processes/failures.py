@@ -65,7 +65,7 @@ def as_user_error(error: BaseException, folder: Path) -> ZssError | None:
     if isinstance(error, torch.OutOfMemoryError):
         return ZssError(
             "the GPU has too little memory; lower SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE, set "
-            "MODEL.AUTOCAST bfloat16, or for tests TEST.SLIDE.BATCH 1"
+            "MODEL.AUTOCAST bfloat16, or for tests TEST.BATCH 1"
         )
     remedy = known_remedy(str(error), folder)
     return ZssError(remedy) if remedy and isinstance(error, (RuntimeError, OSError)) else None

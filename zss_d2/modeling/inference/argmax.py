@@ -44,6 +44,12 @@ class LabelsOnly:
         self.shape = torch.Size((num_classes, *labels.shape))
         self.device = labels.device
 
+    @classmethod
+    def of(cls, scores: Tensor) -> LabelsOnly:
+        """What remains of scores (K, H, W) that need not be kept; NaN as in `best_class`."""
+        best = best_class(scores, wait=False)
+        return cls(best.labels, len(scores), best.scores)
+
     def argmax(self, dim: int = 0) -> Tensor:
         """Labels (H, W), int64 as of a tensor.
 
@@ -70,8 +76,12 @@ def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
     return scores.labels if isinstance(scores, LabelsOnly) else best_class(scores).labels
 
 
-def best_class(scores: Tensor | LabelsOnly) -> Best:
+def best_class(scores: Tensor | LabelsOnly, wait: bool = True) -> Best:
     """As `argmax_labels`, with the highest scores themselves.
+
+    Args:
+        wait: for a GPU, to see whether a score is NaN; False: a NaN is then among the highest
+            scores, for the caller to find. On a CPU there is nothing to wait for.
 
     Raises:
         NanScoresError: a score is NaN.
@@ -80,11 +90,14 @@ def best_class(scores: Tensor | LabelsOnly) -> Best:
     if isinstance(scores, LabelsOnly):
         if scores.scores is None:
             raise ValueError("only the labels are known, not their scores")
+        if wait and scores.device.type != "cpu":
+            _refuse_nan(bool(scores.scores.isnan().any()))
         return Best(scores.labels, scores.scores)
     few = len(scores) <= 256
     if scores.device.type != "cpu":
         best, labels = scores.max(dim=0)
-        _refuse_nan(bool(best.isnan().any()))
+        if wait:
+            _refuse_nan(bool(best.isnan().any()))
         return Best(labels.to(torch.uint8 if few else torch.int32), best.float())
     # On a CPU, torch.argmax over the first dimension jumps through memory; class by class over a
     # tile that stays in the cache is several times as fast.

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from zss_d2.modeling.inference.argmax import LabelsOnly, best_class
+from zss_d2.modeling.inference.batches import coarse_logits
 from zss_d2.modeling.inference.protocol import InferenceProtocol
 from zss_d2.modeling.inference.resize import (
     rescale,
@@ -70,19 +71,23 @@ def segment(
         numbers than ``protocol.max_scores``.
 
     Raises:
-        NanScoresError: scores that only labels are wanted of are NaN.
+        NanScoresError: scores that only labels are wanted of are NaN. On a GPU nobody waits for
+            that: `best_class` of the labels raises it.
     """
-    return next(segment_batch(network, image[None], class_names, [size], protocol))
+    return next(segment_batch(network, [image], class_names, [size], protocol))
 
 
 def segment_batch(
     network: Network,
-    images: Tensor,
+    images: Sequence[Tensor],
     class_names: Sequence[str],
     sizes: Sequence[tuple[int, int]],
     protocol: InferenceProtocol,
 ) -> Iterator[Tensor | LabelsOnly]:
-    """Segment images (B, 3, H, W) that go through the network together; see `segment`.
+    """Segment images (3, H, W), which go through the network together; see `segment`.
+
+    They may be of any sizes. So may be their windows and scales: what has one size shares the
+    batches of ``protocol.batch``.
 
     Args:
         sizes: height and width of every result.
@@ -90,104 +95,97 @@ def segment_batch(
     Returns:
         what `segment` returns, image by image, each made when it is asked for.
     """
-    views = [_view(network, images, scale, class_names, protocol) for scale in protocol.scales]
-    for index, size in enumerate(sizes):
+    if len(images) == 0:
+        return
+    device = images[0].device
+    grids = [[_windows(image, scale, protocol) for scale in protocol.scales] for image in images]
+    # In the order in which their scores are asked for; scaled as they are come to.
+    inputs = (
+        window
+        for image, of_image in zip(images, grids, strict=True)
+        for scale, grid in zip(protocol.scales, of_image, strict=True)
+        for window in grid.cut(rescale(image[None], scale, protocol.antialias)[0])
+    )
+    logits = coarse_logits(network, inputs, class_names, protocol.flip, protocol.batch_on(device))
+    bias = _bias(network, class_names, protocol.seen_bias, device)
+    for image, of_image, size in zip(images, grids, sizes, strict=True):
+        views = [_View(network, grid, logits) for grid in of_image]
         in_pieces = len(class_names) * size[0] * size[1] > protocol.max_scores
-        pieces = _score_pieces(views, index, tuple(images.shape[-2:]), size, in_pieces)
-        if protocol.seen_bias:
-            seen = images.new_tensor([name in network.labelled_classes for name in class_names])
-            bias = protocol.seen_bias * seen.view(-1, 1, 1)
+        pieces = _score_pieces(views, tuple(image.shape[-2:]), size, in_pieces)
+        if bias is not None:
             pieces = _lowered(pieces, bias)
         yield (
-            _best_only(pieces, len(class_names), size, images.device)
+            _best_only(pieces, len(class_names), size, device)
             if in_pieces
             else _joined(pieces, size)
         )
 
 
-class _View(Protocol):
-    """The images of a batch at one scale."""
+def _windows(image: Tensor, scale: float, protocol: InferenceProtocol) -> Windows:
+    """The windows over an image (3, H, W) at a scale; the whole of it may be the only one."""
+    size = rescaled_size(image.shape[-2:], scale)
+    crop = protocol.slide_crop or max(size)
+    return Windows(size, crop, protocol.slide_stride or crop)
 
-    size: tuple[int, int]
 
-    def pieces(self, index: int, in_pieces: bool) -> Iterator[Piece]:
-        """Scores of an image at `size`; asked for once per image, in the order of the batch.
-
-        Args:
-            in_pieces: never as a whole.
-        """
+def _bias(
+    network: Network, class_names: Sequence[str], seen_bias: float, device: torch.device
+) -> Tensor | None:
+    """What is subtracted from the scores, (K, 1, 1); None for nothing."""
+    if not seen_bias:
+        return None
+    seen = torch.tensor([float(name in network.labelled_classes) for name in class_names])
+    return (seen_bias * seen.view(-1, 1, 1)).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
-class _WholeImages(_View):
-    """Images that the network sees as a whole: their coarse logits, which are few, are kept."""
+class _View:
+    """An image at one scale.
+
+    Args:
+        windows: of the image; the whole of it may be the only one.
+        logits: of the windows of this view, and then of all that is asked for later.
+    """
 
     network: Network
-    logits: Sequence[Tensor]
-    size: tuple[int, int]
-
-    def pieces(self, index: int, in_pieces: bool) -> Iterator[Piece]:
-        logits = [view[index : index + 1] for view in self.logits]
-        for rows in row_slices(self.size[0]) if in_pieces else (None,):
-            scores = _scores(self.network, logits, self.size, rows)[0]
-            yield rows or slice(0, self.size[0]), slice(0, self.size[1]), scores
-
-
-@dataclass(frozen=True)
-class _SlidingWindows(_View):
-    """Images that the network sees through windows, those of one image after those of another."""
-
     windows: Windows
-    scores: Iterator[Tensor]
+    logits: Iterator[tuple[Tensor, ...]]
 
     @property
     def size(self) -> tuple[int, int]:
         return self.windows.size
 
-    def pieces(self, index: int, in_pieces: bool) -> Iterator[Piece]:
-        yield from self.windows.average(self.scores)
+    def pieces(self, in_pieces: bool) -> Iterator[Piece]:
+        """Scores of the image at `size`; asked for once, after those of earlier views.
 
-
-def _view(
-    network: Network,
-    images: Tensor,
-    scale: float,
-    class_names: Sequence[str],
-    protocol: InferenceProtocol,
-) -> _View:
-    """Images (B, 3, H, W) at a scale."""
-    if protocol.slide_crop is None:
-        images = rescale(images, scale, protocol.antialias)
-        logits = _view_logits(network, images, class_names, protocol.flip)
-        return _WholeImages(network, logits, tuple(images.shape[-2:]))
-    windows = Windows(
-        rescaled_size(images.shape[-2:], scale),
-        protocol.slide_crop,
-        protocol.slide_stride or protocol.slide_crop,
-    )
-    # Scaled image by image, as they are come to.
-    cut = chain.from_iterable(
-        windows.cut(rescale(image[None], scale, protocol.antialias)[0]) for image in images
-    )
-    scores = window_scores(network, cut, class_names, protocol.flip, protocol.slide_batch)
-    return _SlidingWindows(windows, scores)
+        Args:
+            in_pieces: never as a whole.
+        """
+        if self.windows.number > 1:
+            window = self.windows.window_size
+            wanted = islice(self.logits, self.windows.number)
+            yield from self.windows.average(_scores(self.network, x, window)[0] for x in wanted)
+            return
+        logits = next(self.logits)
+        for rows in row_slices(self.size[0]) if in_pieces else (None,):
+            scores = _scores(self.network, logits, self.size, rows)[0]
+            yield rows or slice(0, self.size[0]), slice(0, self.size[1]), scores
 
 
 def _score_pieces(
     views: Sequence[_View],
-    index: int,
     present: tuple[int, int],
     size: tuple[int, int],
     in_pieces: bool,
 ) -> Iterator[Piece]:
     """Scores of an image of the size ``present`` at ``size``, the mean over all scales."""
     if present == size and len(views) == 1 and views[0].size == size:
-        yield from views[0].pieces(index, in_pieces)
+        yield from views[0].pieces(in_pieces)
         return
     # Held as a whole, at the size of the image.
     total = None
     for view in views:
-        scores = resize_scores(_joined(view.pieces(index, in_pieces=False), view.size), present)
+        scores = resize_scores(_joined(view.pieces(in_pieces=False), view.size), present)
         total = scores if total is None else total.add_(scores)
     if len(views) > 1:
         total = total / len(views)
@@ -208,40 +206,14 @@ def _best_only(
     labels = torch.empty(size, dtype=torch.int32, device=device)
     best = torch.empty(size, device=device)
     for rows, columns, scores in pieces:
-        labels[rows, columns], best[rows, columns] = best_class(scores)
+        labels[rows, columns], best[rows, columns] = best_class(scores, wait=False)
     return LabelsOnly(labels, num_classes, best)
-
-
-def window_scores(
-    network: Network,
-    windows: Iterable[Tensor],
-    class_names: Sequence[str],
-    flip: bool,
-    batch: int,
-) -> Iterator[Tensor]:
-    """Scores (K, h, w) of windows (3, h, w) of one size, in their order, ``batch`` at a time.
-
-    They need not be of one image; windows of the next one are read only as they are needed.
-    """
-    windows = iter(windows)
-    while group := list(islice(windows, batch)):
-        images = torch.stack(group)
-        logits = _view_logits(network, images, class_names, flip)
-        yield from _scores(network, logits, tuple(images.shape[-2:])).unbind()
-
-
-def _view_logits(
-    network: Network, images: Tensor, class_names: Sequence[str], flip: bool
-) -> list[Tensor]:
-    """Logits of images (B, 3, H, W) and, with ``flip``, of the mirrored ones."""
-    views = (images, images.flip(-1)) if flip else (images,)
-    return [network.logits(view, class_names) for view in views]
 
 
 def _scores(
     network: Network, logits: Sequence[Tensor], size: tuple[int, int], rows: slice | None = None
 ) -> Tensor:
-    """`_view_logits` of images of ``size`` (H, W) -> scores (B, K, H, W), the mean of the views.
+    """Logits of inputs of ``size`` (H, W) -> scores (B, K, H, W), the mean with the mirrored ones.
 
     Args:
         rows: make these alone.

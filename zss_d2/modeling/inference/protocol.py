@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from detectron2.config import CfgNode
+
+# Inputs of the network at once where TEST.BATCH leaves it to the device. A GPU waits for its
+# launches otherwise; on a CPU a batch is not faster (docs/evaluation.md), and needs more memory.
+_BATCH = {"cuda": 16}
 
 
 @dataclass(frozen=True)
 class InferenceProtocol:
-    """How scores are made from an image; every field changes results, but for the last two.
+    """How scores are made from an image; every field changes results, but for the last three.
 
     Args:
         slide_crop, slide_stride: sliding windows, px of the resized image; None: whole image.
@@ -17,8 +22,9 @@ class InferenceProtocol:
         scales: factors on the resized image, whose scores are averaged.
         antialias: when the image is scaled by them.
         seen_bias: subtracted from the scores of the classes whose labels were trained on.
-        slide_batch: windows that go through the network at once.
+        batch: inputs that go through the network at once, see `batch_on`; 0: by the device.
         max_scores: numbers in a score map (K, H, W) above which only its labels are made.
+        cuda_graphs: replay the network's launches, see `GraphedLogits`.
     """
 
     slide_crop: int | None = None
@@ -27,8 +33,9 @@ class InferenceProtocol:
     scales: tuple[float, ...] = (1.0,)
     antialias: bool = True
     seen_bias: float = 0.0
-    slide_batch: int = 1
+    batch: int = 0
     max_scores: int = 1 << 26
+    cuda_graphs: bool = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> InferenceProtocol:
@@ -41,6 +48,11 @@ class InferenceProtocol:
             scales=tuple(cfg.TEST.SCALES),
             antialias=cfg.INPUT.ANTIALIAS,
             seen_bias=cfg.TEST.SEEN_BIAS,
-            slide_batch=cfg.TEST.SLIDE.BATCH,
+            batch=cfg.TEST.BATCH,
             max_scores=cfg.TEST.MAX_SCORES_MIB * 2**20 // 4,
+            cuda_graphs=cfg.TEST.CUDA_GRAPHS,
         )
+
+    def batch_on(self, device: torch.device | str) -> int:
+        """Images or windows, mirrored ones counted, that go through the network at once there."""
+        return self.batch or _BATCH.get(torch.device(device).type, 1)

@@ -43,6 +43,15 @@ class Windows:
     def lefts(self) -> list[int]:
         return window_starts(self.size[1], self.crop, self.stride)
 
+    @property
+    def number(self) -> int:
+        return len(self.tops) * len(self.lefts)
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """Height and width of every window, px."""
+        return min(self.crop, self.size[0]), min(self.crop, self.size[1])
+
     def cut(self, image: Tensor) -> Iterator[Tensor]:
         """The windows (3, h, w) of an image (3, H, W), as views."""
         for top, left in product(self.tops, self.lefts):
