@@ -44,6 +44,9 @@ class FakePredictor:
         if "nonsense" in words.names:
             raise ZssError("CLIP does not know the word 'nonsense'; give another")
 
+    def batch(self, options: Options) -> int:
+        return options.batch or 1
+
     def network_size(self, size: tuple[int, int], options: Options) -> tuple[int, int]:
         return size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -55,6 +55,15 @@ class Vocabulary(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.names[index]
+
+
+def vocabulary_key(class_names: Sequence[str]) -> Hashable:
+    """Equal for class names that a model embeds alike."""
+    if not isinstance(class_names, Vocabulary):
+        return tuple(class_names)
+    synonyms = tuple((name, tuple(words)) for name, words in sorted(class_names.synonyms.items()))
+    templates = class_names.templates
+    return class_names.names, synonyms, None if templates is None else tuple(templates)
 
 
 def prompts_for(class_names: Sequence[str], own: PromptSettings) -> PromptSettings:

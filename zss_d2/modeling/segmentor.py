@@ -14,6 +14,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 from torch.nn import functional as F
 
+from zss_d2.clip.wording import vocabulary_key
 from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 from zss_d2.modeling.identity import Identified
@@ -23,6 +24,7 @@ from zss_d2.modeling.inference import (
     NanScoresError,
     segment_batch,
 )
+from zss_d2.modeling.inference.graphs import GraphedLogits
 from zss_d2.modeling.precision import network_precision, single_precision, to_single
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,8 @@ class ZeroShotSegmentor(Identified):
         self.protocol = protocol or InferenceProtocol()
         self.autocast = autocast
         self.register_buffer("train_id_lut", self._build_train_id_lut(), False)
+        self._graphs = GraphedLogits()
+        self.register_load_state_dict_post_hook(lambda module, _: module._graphs.clear())
         # Batches without a labelled pixel before the first one that has some; None: it has come.
         self._void_batches: int | None = 0
 
@@ -130,6 +134,16 @@ class ZeroShotSegmentor(Identified):
             "MODEL.PIXEL_MEAN": [round(x, 3) for x in self.pixel_mean.flatten().tolist()],
             "MODEL.PIXEL_STD": [round(x, 3) for x in self.pixel_std.flatten().tolist()],
         }
+
+    def train(self, mode: bool = True) -> ZeroShotSegmentor:
+        """As usual; what was recorded for evaluation ends with the weights that it was made of."""
+        if mode:
+            self._graphs.clear()
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> ZeroShotSegmentor:
+        self._graphs.clear()
+        return super()._apply(*args, **kwargs)
 
     @property
     def device(self) -> torch.device:
@@ -182,8 +196,14 @@ class ZeroShotSegmentor(Identified):
         height, width = self.padded_size(images.shape[-2:])
         if (height, width) != tuple(images.shape[-2:]):
             images = F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
-        with network_precision(self.device, self.autocast):
-            return self.class_logits(images, class_names).float()
+
+        def compute(images: Tensor) -> Tensor:
+            with network_precision(self.device, self.autocast):
+                return self.class_logits(images, class_names).float()
+
+        if not self.protocol.cuda_graphs:
+            return compute(images)
+        return self._graphs(self, vocabulary_key(class_names), compute, images)
 
     def activate(self, logits: Tensor) -> Tensor:
         """Logits (B, K, H, W) -> scores in 0..1, every pixel by itself; may work in place.
