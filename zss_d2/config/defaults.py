@@ -160,7 +160,7 @@ def _add_model_config(cfg: CN) -> None:
 
     cfg.MODEL.LOSS = CN()
     # nel: every class a yes-or-no of its own, focal + dice (ZegCLIP). softmax: cross-entropy. Or
-    # another one that is registered in zss_d2/modeling/losses.py.
+    # another one that is registered in zss_d2/modeling/losses.
     cfg.MODEL.LOSS.NAME = "nel"
     # Pixels without label in the NEL loss. masked: they take no part. negatives: they show none of
     # the seen classes, which ZegCLIP's released code does; unseen objects are among them.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.clip_segmentor import ClipSegmentor
-from zss_d2.modeling.inference.resize import upsample
 from zss_d2.modeling.losses import build_criterion
 from zss_d2.modeling.two_tower.adapter import build_text_adapter
 
@@ -42,7 +41,8 @@ class DecoderSegmentor(ClipSegmentor):
         Args:
             descriptor: text adapter, embeddings T (K, C) and CLS V_g (B, C) -> T_new (B, K, C).
             decoder: see above.
-            criterion: logits (B, K, H, W) and targets (B, H, W) -> dict of loss scalars.
+            criterion: logits (B, K, h, w), which it enlarges, and targets (B, H, W) -> dict of loss
+                scalars.
             aux_weight: of the criterion on the logits of each earlier layer.
             parts: arguments of `ClipSegmentor`.
         """
@@ -74,9 +74,7 @@ class DecoderSegmentor(ClipSegmentor):
 
     def losses(self, outputs: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The criterion's losses and, for the earlier layers together, ``loss_aux``."""
-        *earlier, last = (
-            self.criterion(upsample(logits, targets.shape[-2:]), targets) for logits in outputs
-        )
+        *earlier, last = (self.criterion(logits, targets) for logits in outputs)
         if earlier:
             last["loss_aux"] = self.aux_weight * sum(sum(losses.values()) for losses in earlier)
         return last

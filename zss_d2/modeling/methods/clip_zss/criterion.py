@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
@@ -30,9 +29,6 @@ class PixelLosses(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Logits (B, K, h, w), labels (B, H, W) -> ``loss_ce`` and ``loss_nel``."""
-        logits = logits.float()
-        if logits.shape[2:] != labels.shape[1:]:
-            logits = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
         losses = {}
         if self.ce is not None:
             losses |= self.ce(logits, labels)

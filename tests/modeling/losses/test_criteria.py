@@ -4,11 +4,8 @@ import pytest
 import torch
 from fvcore.nn import sigmoid_focal_loss
 
-from zss_d2.modeling.losses import (
-    NELLoss,
-    SoftmaxLoss,
-    nel_terms,
-)
+from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
+from zss_d2.modeling.losses.nel import nel_terms
 
 IGNORE = 255
 

@@ -1,8 +1,6 @@
-"""Training losses; ``MODEL.LOSS.NAME`` names one of `LOSSES`."""
+"""The losses of ``MODEL.LOSS.NAME``: from logits of any size and labels to scalars."""
 
 from __future__ import annotations
-
-from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
@@ -12,85 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.config.registered import find
+from zss_d2.modeling.losses.cross_entropy import cross_entropy_sum
+from zss_d2.modeling.losses.nel import nel_terms
 
 LOSSES = Registry("LOSSES")
-"""Config and ignore label -> a module as `NELLoss` is one: logits and targets -> loss scalars, and
-``activate``, logits -> scores in 0..1."""
-
-# Logit of a class that is out of the question: probability and cost are 0.
-_NEVER = -1e4
-
-
-class NELTerms(NamedTuple):
-    """Scalars, summed over images and classes."""
-
-    focal: Tensor  # -weight (1 - p_t)^gamma ln p_t, each image's mean over the pixels that count
-    dice: Tensor  # 1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1), of the classes present
-    num_masks: Tensor  # classes present
-
-
-def nel_terms(
-    logits: Tensor, targets: Tensor, counted: Tensor, alpha: float, gamma: float
-) -> NELTerms:
-    """Sigmoid focal loss and dice loss, every class being its own binary mask m.
-
-    Dice has plain p, not its square, in the denominator, as in ZegCLIP's code. One-hot masks are
-    never built: with 100 classes the logits are the largest tensors of a training step, and with
-    fvcore's focal loss the backward pass would hold nine of that size instead of two.
-
-    Args:
-        logits: (B, K, H, W).
-        targets: (B, H, W); a value outside 0..K-1 belongs to none of the classes.
-        counted: (B, H, W) bool, pixels that take part.
-        alpha, gamma: of the focal loss; masks weigh alpha, the rest 1 - alpha.
-    """
-    labelled = (targets >= 0) & (targets < logits.shape[1]) & counted
-    index = targets.where(labelled, 0)[:, None]
-    right = logits.gather(1, index)  # (B, 1, H, W)
-    keep = counted & ~labelled  # class 0 is a wrong one here, like all others
-    wrong = logits.detach().masked_fill(~counted[:, None], _NEVER)
-    wrong.scatter_(1, index, right.detach().where(keep[:, None], _NEVER))
-    right = right[:, 0]
-
-    costs, mass = _CostOfWrong.apply(logits, wrong, gamma)  # (B, K) each
-    p_right = right.sigmoid() * labelled
-    hits = alpha * (1 - p_right) ** gamma * F.softplus(-right) * labelled
-    pixels = counted.sum(dim=(1, 2)).clamp(min=1)
-    focal = (((1 - alpha) * costs.sum(dim=1) + hits.sum(dim=(1, 2))) / pixels).sum()
-
-    zeros, flat = logits.new_zeros(logits.shape[:2]), index.flatten(1)
-    overlap = zeros.scatter_add(1, flat, p_right.flatten(1))  # (B, K)
-    area = zeros.scatter_add(1, flat, labelled.flatten(1).to(logits))
-    dice = 1 - (2 * overlap + 1) / (mass + overlap + area + 1)
-    present = area > 0
-    return NELTerms(focal, (dice * present).sum(), present.sum())
-
-
-class _CostOfWrong(torch.autograd.Function):
-    """sum(p^gamma softplus(z)) and sum(p) over the pixels of maps z (B, K, H, W): (B, K) each.
-
-    z are the logits, with `_NEVER` at some places, where the slope is 0; all that is held for the
-    backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(z)
-        ctx.gamma = gamma
-        p = z.sigmoid()
-        mass = p.sum(dim=(2, 3))
-        return p.pow_(gamma).mul_(F.softplus(z)).sum(dim=(2, 3)), mass
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_cost: Tensor, grad_mass: Tensor) -> tuple[Tensor, None, None]:
-        """Slopes p^gamma (gamma (1 - p) softplus(z) + p) and p (1 - p)."""
-        (z,) = ctx.saved_tensors
-        p = z.sigmoid()
-        rest = 1 - p
-        slope = F.softplus(z).mul_(rest).mul_(ctx.gamma).add_(p)
-        slope.mul_(p**ctx.gamma).mul_(grad_cost[..., None, None])
-        return slope.add_(rest.mul_(p).mul_(grad_mass[..., None, None])), None, None
+"""Config and ignore label -> a module as `NELLoss` is one: coarse logits and targets -> losses, and
+``activate``, logits -> scores in 0..1. `enlarged` brings logits to the size of the targets."""
 
 
 class NELLoss(nn.Module):
@@ -130,7 +55,7 @@ class NELLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """
         Args:
-            logits: (B, K, H, W).
+            logits: (B, K, h, w), enlarged bilinearly to the size of the targets.
             targets: (B, H, W), values 0..K-1 or the ignore label.
 
         Returns:
@@ -162,9 +87,7 @@ class SoftmaxLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Arguments as of `NELLoss`; returns ``loss_ce``, a scalar."""
-        total = F.cross_entropy(
-            logits.float(), targets, ignore_index=self.ignore_label, reduction="sum"
-        )
+        total = cross_entropy_sum(logits.float(), targets, self.ignore_label)
         labelled = (targets != self.ignore_label).sum().clamp(min=1)
         return {"loss_ce": self.weight * total / labelled}
 
@@ -196,6 +119,14 @@ def build_criterion(cfg: CfgNode, ignore_label: int) -> nn.Module:
         ZssError: no such loss is registered.
     """
     return find(LOSSES, cfg.MODEL.LOSS.NAME, "MODEL.LOSS.NAME")(cfg, ignore_label)
+
+
+def enlarged(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits (B, K, h, w) at the size of targets (B, H, W), bilinear, in single precision.
+
+    For a loss that looks at whole maps; those here make them in parts.
+    """
+    return F.interpolate(logits.float(), size=targets.shape[-2:], mode="bilinear")
 
 
 def _mean_over_ranks(value: Tensor) -> Tensor:
