@@ -2,8 +2,10 @@
 """Images per second of our mapper and of Detectron2's, and what the records of COCO-Stuff cost.
 
 python benchmarks/data_loading.py --images 32 --rounds 5
+python benchmarks/data_loading.py --photos VOC2012/JPEGImages VOC2012/SegmentationClassAug
 
-Needs no data: images of COCO's size are generated. Runs on one core.
+Needs no data: images of COCO's size are generated, unless folders of photos and masks (values 0
+to 170 and 255) are given. Runs on one core.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import cProfile
 import multiprocessing
 import os
 import pstats
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,9 +24,10 @@ import cv2
 import detectron2.data.transforms as T
 import numpy as np
 import torch
+from bench.photos import generate
+from bench.timing import spread
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetFromList
-from PIL import Image
 
 import zss_d2  # noqa: F401  registers data sets
 from zss_d2.config.defaults import add_zss_config
@@ -40,33 +42,26 @@ try:
 except ImportError:
     DatasetMapper = None
 
-WIDTH, HEIGHT = 640, 480
 COCO = load_benchmark("coco_stuff")
 
 
-def generate(folder: Path, number: int) -> list[dict]:
-    """Write JPEG images and PNG masks of a dozen classes each; returns their records."""
-    records = []
-    for index in range(number):
-        rng = np.random.default_rng(index)
-        coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-        image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC).astype(float)
-        image += rng.normal(0, 10, image.shape)
-        classes = rng.integers(0, len(COCO.classes), 12).astype(np.uint8)
-        cells = classes[rng.integers(0, 12, (6, 8))]
-        mask = cv2.resize(cells, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
-        files = folder / f"{index:012d}.jpg", folder / f"{index:012d}.png"
-        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(files[0], quality=92)
-        Image.fromarray(mask).save(files[1])
-        records.append(
-            {
-                "file_name": str(files[0]),
-                "sem_seg_file_name": str(files[1]),
-                "image_id": files[0].stem,
-                "dataset_name": "zss_coco_stuff_train",
-            }
-        )
-    return records
+def records_of(pairs: Sequence[tuple[Path, Path]]) -> list[dict]:
+    """Records of images and masks of COCO-Stuff's ids."""
+    return [
+        {
+            "file_name": str(image),
+            "sem_seg_file_name": str(mask),
+            "image_id": image.stem,
+            "dataset_name": "zss_coco_stuff_train",
+        }
+        for image, mask in pairs
+    ]
+
+
+def photos(images: Path, masks: Path, number: int) -> list[tuple[Path, Path]]:
+    """The first pairs of a JPEG image and a PNG mask of the same name."""
+    both = [(images / f"{mask.stem}.jpg", mask) for mask in sorted(masks.glob("*.png"))]
+    return [pair for pair in both if pair[0].exists()][:number]
 
 
 def configuration() -> CfgNode:
@@ -125,12 +120,10 @@ def compare(records: list[dict], rounds: int) -> None:
         for name, mapper in mappers.items():
             speeds[name].append(images_per_second(mapper, records))
     for name, values in speeds.items():
-        spread = f"{min(values):.1f}-{max(values):.1f}"
-        print(f"{name}: {statistics.median(values):.1f} images/s per worker ({spread})")
+        print(f"{name}: {spread(values, 1)} images/s per worker")
     if "Detectron2" in speeds:
         ratios = [a / b for a, b in zip(speeds["ours"], speeds["Detectron2"], strict=True)]
-        spread = f"{min(ratios):.2f}-{max(ratios):.2f} over {rounds} pairs"
-        print(f"ratio ours / Detectron2 {statistics.median(ratios):.2f} ({spread})")
+        print(f"ratio ours / Detectron2 {spread(ratios)} over {rounds} pairs")
     for name, mapper in mappers.items():
         print(f"what dominates, {name}: {dominant(mapper, records)}")
 
@@ -146,7 +139,8 @@ def dominant(mapper: Callable[[dict], dict], records: Sequence[dict]) -> str:
         "remap": "raw values to train ids",
         "hide_unseen": "hiding unseen",
         "get_transform": "choosing (crop: counting classes)",
-        "transform": "applying (resize, crop, flip, colours)",
+        "resized_window": "resizing and cropping the image",
+        "transform": "applying (flip, colours; Detectron2: resize, crop)",
     }
     shares: dict[str, float] = {}
     stats = pstats.Stats(profile)
@@ -209,13 +203,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=32, help="images per round")
     parser.add_argument("--rounds", type=int, default=5, help="paired measurements")
+    parser.add_argument(
+        "--photos", nargs=2, type=Path, metavar=("IMAGES", "MASKS"), help="folders to read instead"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{args.images} images of {WIDTH}x{HEIGHT} px, crops of 512 px, 1 core")
-        compare(generate(Path(folder), args.images), args.rounds)
-        register_full_size(Path(folder) / "full")
+        root = Path(folder)
+        if args.photos:
+            pairs = photos(*args.photos, args.images)
+        else:
+            pairs = generate(root / "images", root / "masks", args.images, len(COCO.classes))
+        source = args.photos[0] if args.photos else "generated, 640x480 px"
+        print(f"{len(pairs)} images ({source}), crops of 512 px, 1 core")
+        compare(records_of(pairs), args.rounds)
+        register_full_size(root / "full")
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import resource
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import detectron2
 import numpy as np
 import torch
+from bench.timing import in_turn, peak_mib, spread
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
@@ -53,17 +52,6 @@ def one_image(folder: Path, num_classes: int, size: int) -> Iterator[tuple[dict,
     MetadataCatalog.remove(NAME)
 
 
-def milliseconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def peak_mib() -> float:
-    """Largest memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classes", type=int, default=171)
@@ -86,16 +74,15 @@ def main() -> None:
             "our process": lambda: ours.process([record], output),
             "  of which our argmax": lambda: argmax_labels(scores),
         }
-        rounds = [[milliseconds(call) for call in calls.values()] for _ in range(args.repeats + 1)]
-        # The first round warms up.
-        columns = list(zip(*rounds[1:], strict=True))
-        medians = [statistics.median(column) for column in columns]
+        rounds = in_turn(calls, args.repeats + 1)[1:]  # the first round warms up
+        columns = {name: [1e3 * times[name] for times in rounds] for name in calls}
         print(
             f"{args.classes} classes, {args.size} x {args.size} px, fp32, CPU, "
             f"{torch.get_num_threads()} threads, Detectron2 {detectron2.__version__}"
         )
-        for name, column, median in zip(calls, columns, medians, strict=True):
-            print(f"{name:24} {median:7.1f} ms ({min(column):.1f}-{max(column):.1f})")
+        for name, column in columns.items():
+            print(f"{name:24} {spread(column, 1)} ms")
+        medians = map(statistics.median, columns.values())
         whole, whole_argmax, mine, my_argmax = medians
         rest = (whole - whole_argmax) / max(mine - my_argmax, 1e-3)
         print(f"whole call {whole / mine:.1f}x as fast, all but the argmax {rest:.1f}x")

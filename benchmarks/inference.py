@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import resource
 import statistics
-import time
 from collections.abc import Callable
 
 import open_clip
 import torch
+from bench.timing import in_turn, peak_mib, ratios, spread
 from detectron2.modeling import build_model
 from torch import nn
 
@@ -32,14 +31,6 @@ CONFIGS = (
 def build(config: str, device: str) -> nn.Module:
     opts = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", device]
     return build_model(load_config(config, opts))
-
-
-def seconds(function: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    function()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def inference(model: nn.Module, item: dict) -> Callable[[], object]:
@@ -76,12 +67,6 @@ def bare_tower(size: int, device: str) -> Callable[[], object]:
     return run
 
 
-def peak_mib(device: str) -> float:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512, help="side of the image, px")
@@ -107,16 +92,12 @@ def main() -> None:
             call()
             if args.train and name != "open_clip tower":
                 print(f"{title}: {name} peak {peak_mib(device):.0f} MiB of the process so far")
-        rounds = [
-            {name: seconds(call, device) for name, call in calls.items()}
-            for _ in range(args.repeats)
-        ]
+        rounds = in_turn(calls, args.repeats, device)
         for name in calls:
-            ratios = [times[name] / times["open_clip tower"] for times in rounds]
             median = statistics.median(times[name] for times in rounds)
             print(
                 f"{title}: {name:15s} {median * 1e3:7.0f} ms, ratio "
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+                f"{spread(ratios(rounds, name, 'open_clip tower'))}"
             )
 
 

@@ -7,23 +7,18 @@ python benchmarks/large_image.py --width 4000 --height 3000 --classes 171
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from bench.timing import peak_mib
 from detectron2.modeling import build_model
 
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.engine import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def peak_mib() -> float:
-    """Largest memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 
 import torch
+from bench.timing import in_turn, ratios, spread, synchronise
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -33,14 +33,7 @@ def step(layer: nn.Module, tokens: Tensor, backward: bool) -> None:
         out = layer(tokens)
         if backward:
             out.sum().backward()
-    if tokens.is_cuda:
-        torch.cuda.synchronize()
-
-
-def seconds(layer: nn.Module, tokens: Tensor, backward: bool) -> float:
-    start = time.perf_counter()
-    step(layer, tokens, backward)
-    return time.perf_counter() - start
+    synchronise(tokens.device.type)
 
 
 def peak_mib(layer: nn.Module, tokens: Tensor, backward: bool) -> float:
@@ -82,18 +75,18 @@ def main() -> None:
         for backward in (False, True):
             for layer in (routed, full):
                 step(layer, tokens, backward)
-            pairs = [
-                (seconds(routed, tokens, backward), seconds(full, tokens, backward))
-                for _ in range(args.repeats)
-            ]
-            ours, plain = (statistics.median(times) for times in zip(*pairs, strict=True))
-            ratios = [a / b for a, b in pairs]
+            calls = {
+                "route": lambda b=backward, x=tokens: step(routed, x, b),
+                "full": lambda b=backward, x=tokens: step(full, x, b),
+            }
+            rounds = in_turn(calls, args.repeats)
+            ours, plain = (statistics.median(times[name] for times in rounds) for name in calls)
             memory = [peak_mib(layer, tokens, backward) for layer in (routed, full)]
             print(
                 f"{grid} x {grid} {'forward + backward' if backward else 'forward':18s} "
                 f"route {ours * 1e3:7.1f} ms {memory[0]:6.0f} MiB, "
                 f"full {plain * 1e3:7.1f} ms {memory[1]:6.0f} MiB; time ratio "
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+                f"{spread(ratios(rounds, 'route', 'full'))}"
             )
 
 

@@ -14,8 +14,9 @@ import logging
 import statistics
 
 import torch
+from bench.timing import seconds
 from detectron2.modeling import build_model
-from inference import build, inference, seconds
+from inference import build, inference
 from torch import nn
 
 from zss_d2.analysis.complexity import count

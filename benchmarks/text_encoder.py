@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import open_clip
 import torch
+from bench.timing import in_turn, ratios, spread
 
 from zss_d2.clip import TextEncoder
 from zss_d2.data.spec.benchmark import load_benchmark
-
-
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 @torch.inference_mode()
@@ -38,17 +31,12 @@ def main() -> None:
     tokens = encoder.tokenizer([f"a photo of a {name}." for name in names])
     difference = (clip.encode_text(tokens) - encoder.encode(tokens)).abs().max().item()
 
-    pairs = [
-        (seconds(lambda: clip.encode_text(tokens)), seconds(lambda: encoder.encode(tokens)))
-        for _ in range(args.repeats)
-    ]
-    full, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
-    ratios = [a / b for a, b in pairs]
+    calls = {"full": lambda: clip.encode_text(tokens), "ours": lambda: encoder.encode(tokens)}
+    rounds = in_turn(calls, args.repeats)
+    full, ours = (statistics.median(times[name] for times in rounds) for name in calls)
     print(f"{args.model}, {len(names)} prompts, {torch.get_num_threads()} threads, fp32, CPU")
     print(f"full context {full * 1e3:.0f} ms, to the last EOT {ours * 1e3:.0f} ms (medians)")
-    print(
-        f"ratio {full / ours:.1f} ({min(ratios):.1f}-{max(ratios):.1f} over {args.repeats} pairs)"
-    )
+    print(f"ratio {spread(ratios(rounds, 'full', 'ours'), 1)} over {args.repeats} pairs")
     print(f"largest difference of a feature {difference:.1e}")
 
 
