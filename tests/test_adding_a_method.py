@@ -75,7 +75,7 @@ KEYS = {
     ("MODEL.LINEAR_HEAD.SCAL", 1.0): "did you mean MODEL.LINEAR_HEAD.SCALE?",
     ("MODEL.LOSS.NAME", "smoth"): "use one of 'nel', 'softmax', 'smoothed'",
     ("MODEL.TEXT_ADAPTER.NAME", "no"): "use one of 'descriptor', 'none', 'shifted'",
-    ("MODEL.CLIP.DENSE_TOKENS", "no"): "'tokens', 'value', 'value_residual', 'smooth'",
+    ("MODEL.CLIP.DENSE_TOKENS", "no"): "'gem', 'smooth'",
     (
         "MODEL.LOSS.NAME",
         "softmax",

@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from tests.conftest import DEVICES
-from tests.modeling.all_methods import METHODS, TRAINED
+from tests.modeling.all_methods import METHODS, TRAINED, WITH_VARIANTS
 from tests.modeling.method_tester import batch
 from zss_d2.engine import ZeroShotTrainer
 
@@ -33,12 +33,12 @@ def full_precision() -> Iterator[None]:
 def pair(make_cfg, method: str, device: str, *overrides: object) -> tuple[nn.Module, nn.Module]:
     """One model on the CPU and a copy of it on the device."""
     torch.manual_seed(0)
-    model = build_model(make_cfg(*METHODS[method], *overrides))
+    model = build_model(make_cfg(*WITH_VARIANTS[method], *overrides))
     return model, copy.deepcopy(model).to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_VARIANTS)
 def test_scores_agree_with_those_of_a_cpu(make_cfg, method, device):
     on_cpu, on_device = pair(make_cfg, method, device)
     for item in batch((64, 64), (40, 90)):

@@ -40,13 +40,14 @@ def test_dense_tokens_are_row_by_row(clip):
     assert difference.argmax() == 4
 
 
-def test_position_embedding_keeps_cls_and_interpolates_the_grid(clip):
-    """Bilinearly, without antialiasing, for any grid, also an oblong one."""
-    model = encoder(clip, 0)
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_position_embedding_keeps_cls_and_interpolates_the_grid(clip, mode):
+    """Without antialiasing, for any grid, also an oblong one."""
+    model = ImageEncoder(clip.visual, prompt_length=0, prompt_dropout=0.0, position_resize=mode)
     position = clip.visual.positional_embedding
     grid = position[1:].T.unflatten(1, (8, 8))[None]  # (1, C, 8, 8)
     for size in ((8, 8), (4, 4), (3, 5), (16, 4)):
-        expected = F.interpolate(grid, size, mode="bilinear", align_corners=False)
+        expected = F.interpolate(grid, size, mode=mode, align_corners=False)
         expected = torch.cat([position[:1], expected[0].flatten(1).T])
         images = torch.randn(1, 3, PATCH * size[0], PATCH * size[1])
         patches = clip.visual.conv1(images).flatten(2).transpose(1, 2)

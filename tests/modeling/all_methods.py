@@ -3,6 +3,7 @@
 from tests.modeling.clip_zss.test_clip_zss import TINY
 from tests.modeling.test_ldvc import TEXT_PROMPTS
 from tests.modeling.test_maskclip import OVERRIDES as MASKCLIP
+from tests.modeling.test_maskclip import VARIANTS
 
 METHODS = {
     "LDVC": ("MODEL.META_ARCHITECTURE", "LDVC"),
@@ -12,3 +13,6 @@ METHODS = {
     "CLIPZSS": TINY,
 }
 TRAINED = tuple(name for name in METHODS if name != "MaskCLIP")
+"""MaskCLIP: it compares dense tokens with text embeddings, and trains nothing."""
+WITH_VARIANTS = METHODS | VARIANTS
+"""The variants are MaskCLIP with other dense tokens."""

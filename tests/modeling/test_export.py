@@ -8,18 +8,19 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from tests.modeling.all_methods import METHODS
+from tests.modeling.all_methods import METHODS, WITH_VARIANTS
 from zss_d2.modeling.inference import FixedClasses
 
 NAMES = ("dog", "zebra", "sky")
 
 
 def exportable(make_cfg, method: str, names: tuple[str, ...] | None = None) -> FixedClasses:
-    model = build_model(make_cfg(*METHODS[method])).eval()
+    model = build_model(make_cfg(*WITH_VARIANTS[method])).eval()
     return FixedClasses(model, names or model.classes)
 
 
-@pytest.mark.parametrize("method", METHODS)
+# ClearCLIP and NACLIP are parts of these.
+@pytest.mark.parametrize("method", [*METHODS, "SCLIP", "ResCLIP", "CLIP-Surgery", "GEM"])
 def test_the_exported_graph_gives_the_logits_of_the_model(make_cfg, method):
     module = exportable(make_cfg, method)
     size = (64, 112)  # leaves the windows of route attention padded

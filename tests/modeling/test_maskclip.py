@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch.nn import functional as F
 
@@ -12,8 +13,33 @@ from zss_d2.errors import ZssError
 OVERRIDES = ("MODEL.META_ARCHITECTURE", "MaskCLIP", "MODEL.VISUAL_PROMPTS.LENGTH", 0)
 
 
+DENSE = "MODEL.CLIP.DENSE"
+RESCLIP = (f"{DENSE}.RESCLIP_WEIGHT", 0.4, f"{DENSE}.RESCLIP_BLOCKS", [0, 1])
+# Of a tower of three blocks.
+VARIANTS = {
+    name: (*OVERRIDES, "MODEL.CLIP.DENSE_TOKENS", *settings)
+    for name, settings in {
+        "SCLIP": ("sclip",),
+        "ClearCLIP": ("clearclip",),
+        "NACLIP": ("naclip",),
+        "ResCLIP": ("naclip", *RESCLIP),
+        "CLIP-Surgery": ("clip_surgery", f"{DENSE}.SURGERY_DEPTH", 2),
+        "GEM": ("gem", f"{DENSE}.GEM_DEPTH", 2),
+    }.items()
+}
+
+
 class TestMaskCLIP(InferenceTester):
     overrides = OVERRIDES
+
+
+class TestVariants(InferenceTester):
+    """What follows MaskCLIP, as settings of it."""
+
+    @pytest.fixture(params=VARIANTS)
+    def cfg(self, request, make_cfg) -> CfgNode:
+        precision = "bfloat16" if request.param in ("ResCLIP", "GEM") else ""
+        return make_cfg(*VARIANTS[request.param], "MODEL.AUTOCAST", precision)
 
 
 def test_scores_are_a_softmax_over_cosines(make_cfg):

@@ -11,8 +11,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zss_d2.clip.dense_tokens import DENSE_TOKENS, LastBlock, with_residual
-from zss_d2.config.registered import find
+from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock, with_residual
 from zss_d2.errors import ZssError
 
 
@@ -102,8 +101,9 @@ class ImageEncoder(nn.Module):
         prompt_dropout: float,
         prompt_projection: bool = False,
         prompt_norm: bool = False,
-        dense_tokens: str = "tokens",
+        dense_tokens: str | DenseTokens = "tokens",
         feature_layers: Sequence[int] = (-1,),
+        position_resize: str = "bilinear",
     ):
         """
         Args:
@@ -112,16 +112,21 @@ class ImageEncoder(nn.Module):
             prompt_dropout: dropout on them.
             prompt_projection: pass them through one shared linear layer.
             prompt_norm: a trained LayerNorm on the output tokens, before CLIP's own.
-            dense_tokens: what the patch tokens of the last block are, one of `DENSE_TOKENS`.
+            dense_tokens: what the patch tokens of the last block are; the name alone will do for
+                those of `DENSE_TOKENS` without settings.
             feature_layers: blocks, 0-based or from the end, whose dense tokens are returned too.
+            position_resize: how position embeddings are brought to another grid, "bilinear" or
+                "bicubic", without antialiasing.
 
         Raises:
             ZssError: there is no such block or mode.
         """
         super().__init__()
         self.visual = visual
+        if isinstance(dense_tokens, str):
+            dense_tokens = DenseTokens.of(dense_tokens)
         self.dense_tokens = dense_tokens
-        self._last_patches = find(DENSE_TOKENS, dense_tokens, "MODEL.CLIP.DENSE_TOKENS")
+        self.position_resize = position_resize
         self.patch_size: tuple[int, int] = tuple(visual.patch_size)
         self.embed_dim: int = visual.output_dim
         layers, width = visual.transformer.layers, visual.transformer.width
@@ -131,6 +136,7 @@ class ImageEncoder(nn.Module):
                 f"blocks; name some of 0..{layers - 1}, or of -{layers}..-1 from the end"
             )
         self.feature_layers = tuple(layer % layers for layer in feature_layers)
+        self._seen_blocks = dense_tokens.seen_blocks(layers)
         self.prompts: VisualPrompts | None = None
         if prompt_length > 0:
             self.prompts = VisualPrompts(
@@ -149,14 +155,17 @@ class ImageEncoder(nn.Module):
         learns = any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             tokens, grid = self._embed(images)
-            patches, of_layer = slice(-grid[0] * grid[1], None), {}
+            patches, of_layer, entered = slice(-grid[0] * grid[1], None), {}, {}
             for index, block in enumerate(self.visual.transformer.resblocks):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
                 before, tokens = tokens, apply_block(block, tokens)  # (B, 1 + P + N, C)
                 if index in self.feature_layers:
                     of_layer[index] = tokens[:, patches]
-            last = self._last_patches(LastBlock(block, before, tokens, grid))
+                if index in self._seen_blocks:
+                    entered[index] = SeenBlock(block, before)
+            seen = tuple(entered[index] for index in self._seen_blocks)
+            last = self.dense_tokens.mode(LastBlock(block, before, tokens, grid, seen))
             joint = self._to_joint(torch.cat([tokens[:, :1], last], dim=1))
             dense = _to_grid(joint[:, 1:], grid)
             layers = tuple(
@@ -179,7 +188,7 @@ class ImageEncoder(nn.Module):
             list(grid),
             list(visual.grid_size),
             num_prefix_tokens=1,
-            interpolation="bilinear",
+            interpolation=self.position_resize,
             antialias=False,
         )
         return visual.ln_pre(tokens + position.to(tokens.dtype)), grid

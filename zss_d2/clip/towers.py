@@ -16,6 +16,7 @@ from open_clip.constants import HF_WEIGHTS_NAME
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from zss_d2.clip.dense_tokens import DenseTokens
 from zss_d2.clip.identity import ClipIdentity
 from zss_d2.clip.image import ImageEncoder
 from zss_d2.clip.mini.tokenizer import ClosedVocabularyTokenizer
@@ -71,7 +72,8 @@ class ClipTowers(NamedTuple):
             clip.NAME,
             clip.PRETRAINED,
             quick_gelu=clip.QUICK_GELU,
-            dense_tokens=clip.DENSE_TOKENS,
+            dense_tokens=DenseTokens.from_config(cfg),
+            position_resize=clip.POSITION_RESIZE,
             **({} if plain else learned),
         )
         if text.LENGTH > 0 and not plain:
@@ -93,8 +95,9 @@ def build_clip_towers(
     prompt_dropout: float = 0.0,
     prompt_projection: bool = False,
     prompt_norm: bool = False,
-    dense_tokens: str = "tokens",
+    dense_tokens: str | DenseTokens = "tokens",
     feature_layers: Sequence[int] = (-1,),
+    position_resize: str = "bilinear",
 ) -> ClipTowers:
     """Build the towers of an open_clip model; their own weights are frozen.
 
@@ -104,8 +107,8 @@ def build_clip_towers(
             the tags ``seed0`` and ``seed1``.
         quick_gelu: "auto", "true" or "false", see `choose_quick_gelu`.
         prompt_length, prompt_dropout, prompt_projection, prompt_norm, dense_tokens,
-            feature_layers: of the image tower, see `ImageEncoder`. Language prompts are added to
-            the text tower with `TextEncoder.add_prompts`.
+            feature_layers, position_resize: of the image tower, see `ImageEncoder`. Language
+            prompts are added to the text tower with `TextEncoder.add_prompts`.
 
     Raises:
         ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit,
@@ -120,6 +123,7 @@ def build_clip_towers(
         prompt_norm=prompt_norm,
         dense_tokens=dense_tokens,
         feature_layers=feature_layers,
+        position_resize=position_resize,
     )
     return assemble_towers(clip, image, name, pretrained)
 

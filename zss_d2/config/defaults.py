@@ -117,10 +117,31 @@ def _add_model_config(cfg: CN) -> None:
     # Whether those weights were trained with QuickGELU: "true", "false", or "auto", as is known of
     # them. Of some files nothing is, then GELU is used, with a warning (docs/clip.md).
     cfg.MODEL.CLIP.QUICK_GELU = "auto"
-    # What becomes of the last block's patch tokens: "tokens" (its output), "value" (its value
-    # projection only, as MaskCLIP proposes), "value_residual" (that, the residual and the MLP), or
-    # another one that is registered in zss_d2/clip/dense_tokens.py.
+    # What becomes of the patch tokens in the last blocks (docs/training_free.md): "tokens" (the
+    # output of the last block), "value" (its value projection only, as MaskCLIP proposes),
+    # "value_residual" (that, the residual and the MLP), "sclip", "clearclip", "naclip",
+    # "clip_surgery", "gem", or another one that is registered in zss_d2/clip/dense_tokens.
     cfg.MODEL.CLIP.DENSE_TOKENS = "tokens"
+    # Their settings.
+    cfg.MODEL.CLIP.DENSE = CN()
+    # Standard deviation of naclip's window, in patches; the paper's.
+    cfg.MODEL.CLIP.DENSE.NACLIP_SIGMA = 5.0
+    # l of ResCLIP, with sclip, clearclip and naclip: their attention A becomes
+    # 2 ((1 - l) A + l mean(attention of RESCLIP_BLOCKS)); 0: it stays A. Its authors choose it for
+    # every data set, from 0.2 to 0.6.
+    cfg.MODEL.CLIP.DENSE.RESCLIP_WEIGHT = 0.0
+    # Counted from 0 or, negative, from the last one. The paper's are blocks 6 to 9 of 12, which are
+    # taken to be counted from 1.
+    cfg.MODEL.CLIP.DENSE.RESCLIP_BLOCKS = [5, 6, 7, 8]
+    # The last so many blocks have clip_surgery's second path, and gem's. (GEM's package calls six
+    # of them depth 7.)
+    cfg.MODEL.CLIP.DENSE.SURGERY_DEPTH = 6
+    cfg.MODEL.CLIP.DENSE.GEM_DEPTH = 6
+    # Steps in which gem draws queries, keys and values to their neighbours.
+    cfg.MODEL.CLIP.DENSE.GEM_STEPS = 1
+    # How position embeddings are brought to another grid than the trained one: "bilinear", or
+    # "bicubic", as training-free methods do; neither is antialiased.
+    cfg.MODEL.CLIP.POSITION_RESIZE = "bilinear"
     # Sentences that a class name is put into; their embeddings are averaged per class. ZegCLIP's
     # for VOC has no full stop, and is TEMPLATE_SET "single".
     cfg.MODEL.CLIP.TEMPLATES = ["a photo of a {}."]

@@ -69,7 +69,9 @@ class ClipSegmentor(ZeroShotSegmentor):
     def settings(self) -> dict[str, Any]:
         return {
             **super().settings(),
-            "MODEL.CLIP.DENSE_TOKENS": self.image_encoder.dense_tokens,
+            "MODEL.CLIP.DENSE_TOKENS": self.image_encoder.dense_tokens.name,
+            **self.image_encoder.dense_tokens.settings,
+            "MODEL.CLIP.POSITION_RESIZE": self.image_encoder.position_resize,
             "MODEL.CLIP.FEATURE_LAYERS": list(self.image_encoder.feature_layers),
             # True without any synonyms is the same.
             "MODEL.CLIP.SYNONYMS": any(
