@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prepare PASCAL VOC 2012 (with the SBD masks) for zss_voc_train and zss_voc_val."""
+"""Prepare PASCAL VOC 2012 (with the SBD masks) for zss_voc_{train,val} or zss_voc21_{train,val}."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from zss_d2.data.spec.locations import datasets_root
 from zss_d2.errors import ZssError
 from zss_d2.utils.command_line import Parser
 
+BENCHMARKS = ("voc", "voc21")
 DEFAULT_LISTS = {"train": "train_aug", "val": "val"}
 
 
@@ -32,11 +33,21 @@ def voc_pairs(root: Path, list_name: str, masks: str) -> list[Pair]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    choice = Parser(None, add_help=False, allow_abbrev=False)
+    choice.add_argument(
+        "--benchmark",
+        choices=BENCHMARKS,
+        default=BENCHMARKS[0],
+        help="voc: background is ignored; voc21: it is class 0 (default: %(default)s). Scores of "
+        "the two cannot be compared",
+    )
+    benchmark = choice.parse_known_args(argv)[0].benchmark
     parser = Parser(
-        "Read the images, masks and lists of VOC 2012, and write masks with the ids "
-        "0..19 (background and void: 255) beside links to the images. The originals are not "
-        "changed. Running it again continues where it stopped. Exit status 2 and one line per bad "
-        "file if something is wrong.",
+        "Read the images, masks and lists of VOC 2012, and write masks with train ids (void: 255) "
+        "beside links to the images. The originals are not changed. Running it again continues "
+        "where it stopped. Exit status 2 and one line per bad file if something is wrong.",
+        parents=[choice],
+        allow_abbrev=False,
         formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument(
@@ -52,7 +63,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             f"--{split}-list",
             default=default,
             metavar="NAME",
-            help=f"list in ImageSets/Segmentation for zss_voc_{split} (default: %(default)s)",
+            help=f"list in ImageSets/Segmentation for zss_{benchmark}_{split} "
+            "(default: %(default)s)",
         )
     parser.add_argument(
         "--masks",
@@ -60,7 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         help="mask folder in --voc-root (default: %(default)s)",
     )
-    add_common_arguments(parser, load_benchmark("voc"))
+    add_common_arguments(parser, load_benchmark(benchmark))
     return parser.parse_args(argv)
 
 
@@ -73,7 +85,8 @@ def run(argv: list[str] | None = None) -> int:
     def list_pairs() -> dict[str, list[Pair]]:
         return {split: voc_pairs(args.voc_root, name, args.masks) for split, name in lists.items()}
 
-    return main(load_benchmark("voc"), args, list_pairs, custom_lists=lists != DEFAULT_LISTS)
+    benchmark = load_benchmark(args.benchmark)
+    return main(benchmark, args, list_pairs, custom_lists=lists != DEFAULT_LISTS)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_the_histogram_by_hand():
     assert histogram(np.zeros((1, 1), np.uint16), 3, 255).tolist() == [1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["voc", "coco_stuff", "context59", "context60"])
+@pytest.mark.parametrize("name", ["voc", "voc21", "coco_stuff", "context59", "context60"])
 def test_histograms_before_and_after_remapping_agree_exactly(name):
     benchmark = load_benchmark(name)
     raw = np.random.default_rng(2).choice(list(benchmark.raw_to_train), (40, 50)).astype(np.uint16)

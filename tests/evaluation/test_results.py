@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog
 
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, read_results, results, write_results
-from zss_d2.evaluation.results import collect_provenance
+from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
 
 
 def test_results_are_plain_json_and_nan_becomes_null(make_cfg, tmp_path):
@@ -47,6 +47,32 @@ def test_provenance_identifies_the_run(make_cfg, tmp_path):
     other = collect_provenance(make_cfg("SEED", 8), "", None)
     assert other["config_sha256"] != provenance["config_sha256"]
     assert other["checkpoint_sha256"] is None
+
+
+def test_a_protocol_says_which_tokens_meet_which_names(make_cfg):
+    """Of a trained method the tokens are what its weights were trained with."""
+    trained = protocol_of(make_cfg("MODEL.CLIP.SYNONYMS", True))
+    assert "dense_tokens" not in trained
+    assert describe_protocol(trained).endswith("seen bias 0, class names and synonyms")
+    words = [["cat", "kitten", "tiger"], ["dog", "puppy"]]
+    free = make_cfg(
+        *("MODEL.META_ARCHITECTURE", "MaskCLIP", "MODEL.CLIP.DENSE_TOKENS", "naclip"),
+        *("MODEL.CLIP.DENSE.NACLIP_SIGMA", 3.0, "MODEL.CLIP.POSITION_RESIZE", "bicubic"),
+        *("MODEL.MASKCLIP.WORDS", words, "TEST.BACKGROUND_BELOW", 0.1),
+    )
+    protocol = protocol_of(free)
+    assert protocol["words"] == {"cat": ["kitten", "tiger"], "dog": ["puppy"]}
+    assert protocol["dense_tokens"] == {
+        "DENSE_TOKENS": "naclip",
+        "DENSE.NACLIP_SIGMA": 3.0,
+        "DENSE.RESCLIP_WEIGHT": 0.0,
+    }
+    assert describe_protocol(protocol).endswith(
+        "seen bias 0, dense tokens naclip (NACLIP_SIGMA 3.0, RESCLIP_WEIGHT 0.0), bicubic "
+        "positions, plain class names, 2 words for cat, 1 words for dog, background below 0.1"
+    )
+    earlier = {key: protocol[key] for key in results._NEEDED["protocol"]}
+    assert describe_protocol(earlier).endswith("seen bias 0")
 
 
 def test_the_commit_of_a_repository_around_the_package_is_not_recorded(

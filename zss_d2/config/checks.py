@@ -92,10 +92,18 @@ def check_pattern(cfg: Mapping, value: Any, wanted: Mapping[str, str]) -> str:
 
 
 def check_items(cfg: Mapping, value: Any, wanted: str | Sequence[str]) -> str:
-    """Every item is ``text``, or a list whose items are ``text`` or lie in intervals."""
+    """Every item is ``text``, a list of ``texts``, or one whose items are as listed."""
     if wanted == "text":
         fits = all(isinstance(item, str) and item for item in value)
         return "" if fits else "; give a list of texts"
+    if wanted == "texts":
+        fits = all(
+            isinstance(item, (list, tuple))
+            and len(item) > 1
+            and all(isinstance(part, str) and part for part in item)
+            for item in value
+        )
+        return "" if fits else "; give a list of lists of two texts or more"
     fits = all(_is_list_of(item, wanted) for item in value)
     kinds = ", ".join(kind if kind == "text" else in_words(kind) for kind in wanted)
     return "" if fits else f"; give a list of lists [{kinds}]"

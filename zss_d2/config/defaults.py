@@ -247,6 +247,9 @@ def _add_test_config(cfg: CN) -> None:
     # Subtracted from the scores (0..1) of the classes that the model was trained on, to make up for
     # their advantage. ZegCLIP's released code uses 0.1.
     cfg.TEST.SEEN_BIAS = 0.0
+    # Pixels whose best score (0..1, less the bias) is lower belong to the class "background", which
+    # every test set must have; 0: off.
+    cfg.TEST.BACKGROUND_BELOW = 0.0
     # Score maps (K, height, width) of more MiB than this are never built: the model gives the
     # labels alone. Nor does it hold the maps of more images than fit into that. Scores at the size
     # the network sees are still held for TEST.SCALES, or where that size is not the image's.

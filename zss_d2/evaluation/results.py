@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import detectron2
 import torch
 from detectron2.config import CfgNode
 
+from zss_d2.config.rules import value_of, without_effect
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
 from zss_d2.modeling.inference import InferenceProtocol
@@ -176,15 +177,38 @@ def protocol_of(cfg: CfgNode) -> dict[str, Any]:
         "flip": cfg.TEST.FLIP,
         "scales": list(cfg.TEST.SCALES),
         "seen_bias": cfg.TEST.SEEN_BIAS,
+        "background_below": cfg.TEST.BACKGROUND_BELOW,
+        **_tokens_and_names(cfg),
         "vocabulary": "all classes of the test set, seen and unseen",
         "ignored": "pixels with the ignore label count nowhere, classes without ground truth "
         "in no mean",
     }
 
 
+def _tokens_and_names(cfg: CfgNode) -> dict[str, Any]:
+    """By which names classes go; of a method without training also which tokens they meet.
+
+    Those of a trained method are what its weights were trained with.
+    """
+    clip, words = cfg.MODEL.CLIP, "MODEL.MASKCLIP.WORDS"
+    names = {"synonyms": clip.SYNONYMS}
+    keys = ["DENSE_TOKENS", *(f"DENSE.{key}" for key in clip.DENSE)]
+    useless = without_effect(cfg, [words, *(f"MODEL.CLIP.{key}" for key in keys)])
+    if words in useless:
+        return names
+    return {
+        "dense_tokens": {
+            key: value_of(clip, key) for key in keys if f"MODEL.CLIP.{key}" not in useless
+        },
+        "position_resize": clip.POSITION_RESIZE,
+        **names,
+        "words": {name: own for name, *own in cfg.MODEL.MASKCLIP.WORDS},
+    }
+
+
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
     """One line for the switches that are numbers, such as a heading needs."""
-    slide = protocol["slide"]
+    slide, below = protocol["slide"], protocol.get("background_below", 0)
     sizes = f"{protocol['min_size']}..{protocol['max_size']} px"
     parts = [
         protocol["setting"],
@@ -193,10 +217,29 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
         "flip" if protocol["flip"] else "no flip",
         f"scales {', '.join(f'{scale:g}' for scale in protocol['scales'])}",
         f"seen bias {protocol['seen_bias']:g}",
-        # Runs of earlier versions do not say it; they all had it.
+        # Runs of earlier versions do not say these; they all had the first of each.
         *([] if protocol.get("antialias", True) else ["no antialiasing"]),
+        *_described_tokens(protocol),
+        *(
+            [f"background below {below:g}"]
+            if (below := protocol.get("background_below", 0))
+            else []
+        ),
     ]
     return ", ".join(parts)
+
+
+def _described_tokens(protocol: Mapping[str, Any]) -> Iterator[str]:
+    """`_tokens_and_names` in words."""
+    if "dense_tokens" in protocol:
+        name, *settings = protocol["dense_tokens"].items()
+        text = ", ".join(f"{key.removeprefix('DENSE.')} {value}" for key, value in settings)
+        yield f"dense tokens {name[1]}" + (f" ({text})" if text else "")
+        yield f"{protocol['position_resize']} positions"
+    if "synonyms" in protocol:
+        yield "class names and synonyms" if protocol["synonyms"] else "plain class names"
+    for name, own in protocol.get("words", {}).items():
+        yield f"{len(own)} words for {name}"
 
 
 def config_hash(cfg: CfgNode) -> str:

@@ -49,6 +49,19 @@ def test_masks_get_train_ids_and_images_become_links(prepare, datasets):
         assert image.samefile(_photo(datasets, name))
 
 
+def test_background_is_a_class_if_wanted(prepare, datasets):
+    """In a folder of its own, beside the other one."""
+    assert (prepare()[0], prepare("--benchmark", "voc21")[0]) == (0, 0)
+    name = min(_prepared(datasets))
+    raw = np.asarray(Image.open(_mask(datasets, name)))
+    for benchmark, shift in (("voc", -1), ("voc21", 0)):
+        file = datasets / f"zss/{benchmark}/annotations/train/{name}.png"
+        labels, inside = np.asarray(Image.open(file)), (raw > 0) & (raw < 255)
+        assert np.array_equal(labels[inside], raw[inside] + np.int64(shift))
+        assert set(labels[raw == 0].tolist()) == {0 if benchmark == "voc21" else 255}
+        assert set(labels[raw == 255].tolist()) <= {255}
+
+
 def test_copies_are_independent_of_the_originals(prepare, datasets):
     prepare()
     status, out, _ = prepare("--copy")

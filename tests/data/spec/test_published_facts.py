@@ -20,6 +20,7 @@ CONTEXT_UNSEEN = [0, 6, 7, 14, 19, 24, 31, 33, 48, 54]
 # raw ids that the sources map.
 FACTS = {
     "voc": (20, [15, 16, 17, 18, 19], 10582, 1449, "ce42b86533b1c85e", "d81738f775bd8f51"),
+    "voc21": (21, [16, 17, 18, 19, 20], 10582, 1449, "fd55ca4d47c05e3b", "9cb0861622455c63"),
     "coco_stuff": (171, COCO_UNSEEN, 118287, 5000, "0d1caff40f22c2f8", "358df3de66862122"),
     "context59": (59, CONTEXT_UNSEEN, 4996, 5104, "1b6cf50d90a6d735", "67dd4df64cb4ad1a"),
     "context60": (
@@ -79,6 +80,18 @@ def test_the_two_context_conventions_differ_by_background_only():
     assert shifted == without.raw_to_train
 
 
+def test_voc_with_background_is_voc_but_for_class_0():
+    with_ground, without = load_benchmark("voc21"), load_benchmark("voc")
+    assert with_ground.classes == ("background", *without.classes)
+    assert with_ground.unseen_names == without.unseen_names
+    assert with_ground.things == without.things
+    assert with_ground.synonyms == without.synonyms
+    assert with_ground.splits == without.splits
+    shifted = {r: t - 1 if 0 < t < 255 else 255 for r, t in with_ground.raw_to_train.items()}
+    assert shifted == without.raw_to_train
+    assert with_ground.raw_to_train[0] == 0
+
+
 def test_context_png_orders_name_the_same_classes_differently():
     context = load_benchmark("context59")
     alphabetical = build_lut(context.encodings["png_alphabetical"])
@@ -94,7 +107,7 @@ def test_context_png_orders_name_the_same_classes_differently():
         assert table[[0, 255]].tolist() == [255, 255]
 
 
-@pytest.mark.parametrize("name", ["voc", "coco_stuff", "context59", "context60", "mini"])
+@pytest.mark.parametrize("name", ["voc", "voc21", "coco_stuff", "context59", "context60", "mini"])
 def test_every_split_is_registered_with_seen_unseen_and_things(name):
     benchmark = load_benchmark(name)
     for split in benchmark.splits:

@@ -77,6 +77,25 @@ def test_the_bias_lowers_the_classes_with_labels():
     torch.testing.assert_close(plain - biased, expected)
 
 
+@pytest.mark.parametrize("bias", [0.0, 0.2])
+def test_what_is_unsure_goes_to_the_background(bias):
+    """After the bias, and not where a score is just enough; without that class, nowhere."""
+    names, image = ("red", "background", "green"), torch.randn(3, 40, 40)
+    plain = segment(Channels(), image, names, (40, 40), InferenceProtocol(seen_bias=bias))
+    top, best = plain.max(dim=0)
+    least = float(top.flatten().sort().values[700])
+    protocol = InferenceProtocol(seen_bias=bias, background_below=least)
+    expected = torch.where(top < least, 1, best)
+    assert not torch.equal(expected, best)
+    scores = segment(Channels(), image, names, (40, 40), protocol)
+    assert torch.equal(scores.argmax(dim=0), expected)
+    assert torch.equal(scores[[0, 2]], plain[[0, 2]])
+    labels = segment(Channels(), image, names, (40, 40), replace(protocol, max_scores=0))
+    assert torch.equal(labels.argmax(), expected)
+    others = ("red", "grey", "green")
+    assert torch.equal(segment(Channels(), image, others, (40, 40), protocol), plain)
+
+
 @pytest.mark.parametrize("size", [(37, 53), (80, 60)])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("crop", [None, 24])

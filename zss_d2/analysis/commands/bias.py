@@ -50,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = RunFolder(args.run)
     cfg = run.config([*NEEDED, *args.opts])
+    if cfg.TEST.BACKGROUND_BELOW:
+        raise ZssError(
+            "TEST.BACKGROUND_BELOW acts on scores that are biased already, so the curve would not "
+            "be that of evaluations; add --opts TEST.BACKGROUND_BELOW 0"
+        )
     dataset = args.dataset or bias.development_set(run, cfg)
     bias.require_registered(dataset)
     biases = sorted({0.0, bias.ONLY_UNSEEN, *(args.biases or bias.BIASES)})

@@ -16,7 +16,10 @@ from zss_d2.errors import ZssError
 
 
 def require_known(cfg: CfgNode) -> None:
-    """Raise `ZssError` unless all data sets of the config are registered, each test set once."""
+    """Raise `ZssError` unless all data sets of the config are registered, each test set once.
+
+    Also where ``TEST.BACKGROUND_BELOW`` is set and a test set has no class for it.
+    """
     for key, names in _by_key(cfg).items():
         for name in names:
             try:
@@ -24,6 +27,12 @@ def require_known(cfg: CfgNode) -> None:
             except ZssError as error:
                 raise ZssError(f"{key}: {error}") from None
     require_distinct_tests(cfg.DATASETS.TEST)
+    for name in cfg.DATASETS.TEST if cfg.TEST.BACKGROUND_BELOW else ():
+        if "background" not in MetadataCatalog.get(name).stuff_classes:
+            raise ZssError(
+                f"TEST.BACKGROUND_BELOW is {cfg.TEST.BACKGROUND_BELOW}, but {name} has no class "
+                "'background'; leave it out"
+            )
 
 
 def require_datasets(cfg: CfgNode, train: bool) -> None:

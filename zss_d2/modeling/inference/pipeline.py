@@ -1,7 +1,8 @@
 """The one path from a normalised image to scores, or labels, of the size that is asked for.
 
     image -> scaled -> windows -> batches through the network, mirrored too -> windows averaged
-          -> scales averaged -> resized -> less the seen bias -> scores, or their argmax
+          -> scales averaged -> resized -> less the seen bias -> what is unsure to the background
+          -> scores, or their argmax
 
 Score maps of many classes at the size of an image from a camera are the largest thing that
 inference holds: 171 classes at 4000 x 3000 px are 8 GB. Above ``protocol.max_scores`` they are
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from zss_d2.modeling.inference.argmax import LabelsOnly, best_class
 from zss_d2.modeling.inference.batches import coarse_logits
-from zss_d2.modeling.inference.protocol import InferenceProtocol
+from zss_d2.modeling.inference.protocol import BACKGROUND, InferenceProtocol
 from zss_d2.modeling.inference.resize import (
     rescale,
     rescaled_size,
@@ -114,6 +115,9 @@ def segment_batch(
         pieces = _score_pieces(views, tuple(image.shape[-2:]), size, in_pieces)
         if bias is not None:
             pieces = _lowered(pieces, bias)
+        if protocol.background_below and BACKGROUND in class_names:
+            background = list(class_names).index(BACKGROUND)
+            pieces = _above_background(pieces, background, protocol.background_below)
         yield (
             _best_only(pieces, len(class_names), size, device)
             if in_pieces
@@ -198,6 +202,18 @@ def _score_pieces(
 
 def _lowered(pieces: Iterable[Piece], bias: Tensor) -> Iterator[Piece]:
     return ((rows, columns, scores - bias) for rows, columns, scores in pieces)
+
+
+def _above_background(pieces: Iterable[Piece], background: int, least: float) -> Iterator[Piece]:
+    """Where no score reaches ``least``, that of the class number ``background`` does."""
+    for rows, columns, scores in pieces:
+        unsure = scores.amax(dim=0) < least
+        raised = scores[background].masked_fill(unsure, least)
+        yield (
+            rows,
+            columns,
+            torch.cat([scores[:background], raised[None], scores[background + 1 :]]),
+        )
 
 
 def _best_only(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from detectron2.config import CfgNode
 
+BACKGROUND = "background"
+"""The class of what shows none of the others, where a data set has one."""
+
 # Inputs of the network at once where TEST.BATCH leaves it to the device. A GPU waits for its
 # launches otherwise; on a CPU a batch is not faster (docs/evaluation.md), and needs more memory.
 _BATCH = {"cuda": 16}
@@ -22,6 +25,8 @@ class InferenceProtocol:
         scales: factors on the resized image, whose scores are averaged.
         antialias: when the image is scaled by them.
         seen_bias: subtracted from the scores of the classes whose labels were trained on.
+        background_below: pixels whose best score, less the bias, is lower belong to the class
+            `BACKGROUND`, if it is among them.
         batch: inputs that go through the network at once, see `batch_on`; 0: by the device.
         max_scores: numbers in a score map (K, H, W) above which only its labels are made.
         cuda_graphs: replay the network's launches, see `GraphedLogits`.
@@ -33,6 +38,7 @@ class InferenceProtocol:
     scales: tuple[float, ...] = (1.0,)
     antialias: bool = True
     seen_bias: float = 0.0
+    background_below: float = 0.0
     batch: int = 0
     max_scores: int = 1 << 26
     cuda_graphs: bool = False
@@ -48,6 +54,7 @@ class InferenceProtocol:
             scales=tuple(cfg.TEST.SCALES),
             antialias=cfg.INPUT.ANTIALIAS,
             seen_bias=cfg.TEST.SEEN_BIAS,
+            background_below=cfg.TEST.BACKGROUND_BELOW,
             batch=cfg.TEST.BATCH,
             max_scores=cfg.TEST.MAX_SCORES_MIB * 2**20 // 4,
             cuda_graphs=cfg.TEST.CUDA_GRAPHS,

@@ -1,4 +1,4 @@
-"""MaskCLIP-style inference: CLIP as it is, no training (arXiv 2112.01071)."""
+"""Training-free inference: CLIP as it is, MaskCLIP (arXiv 2112.01071) and what follows it."""
 
 from zss_d2.modeling.methods.maskclip.model import MaskCLIP
 
