@@ -15,7 +15,7 @@ from zss_d2.engine.optimizer import build_optimizer
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 # tests/config/test_training_free.py makes models of these.
 TRAINING_FREE = [
-    path for path in CONFIGS if "_BASE_: Base-TrainingFree" in path.read_text(encoding="utf-8")
+    path for path in CONFIGS if "Base-TrainingFree" in path.stem + path.read_text(encoding="utf-8")
 ]
 
 
