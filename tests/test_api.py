@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -16,10 +17,17 @@ from tests.modeling.method_tester import batch
 from tests.modeling.test_maskclip import OVERRIDES as MASKCLIP
 from zss_d2 import load_model
 from zss_d2.analysis.device import works
-from zss_d2.engine import ZeroShotCheckpointer
+from zss_d2.config.values import flatten
+from zss_d2.engine import ZeroShotCheckpointer, load_config
 from zss_d2.errors import ZssError
+from zss_d2.modeling.methods.maskclip import MaskCLIP
+from zss_d2.modeling.methods.maskclip.recommended import DEFAULT_CONFIG
 
 CPU = {"device": "cpu"}
+MINI = (
+    *("DATASETS.TRAIN", '("zss_mini_train",)', "DATASETS.TEST", "()"),
+    *("MODEL.CLIP.TEMPLATES", '["a photo of a {}."]'),
+)
 
 
 def scores(model: torch.nn.Module) -> torch.Tensor:
@@ -96,12 +104,56 @@ def test_a_config_yaml_that_is_of_no_run_is_a_config(make_cfg, tmp_path):
     assert torch.equal(scores(load_model(own, tmp_path / "run/weights.pth", "cpu")), expected)
 
 
-def test_no_weights_for_a_method_that_has_some(make_cfg, tmp_path):
-    with pytest.raises(ZssError, match="names no weights, and LDVC .* as the argument weights"):
-        load_model(TINY_CONFIG, **CPU)
+def test_no_weights_of_a_run_or_of_one_that_must_have_some(make_cfg, tmp_path):
     a_run(tmp_path / "run", make_cfg())
-    with pytest.raises(ZssError, match="run names no weights"):
+    with pytest.raises(ZssError, match="names no weights, and LDVC .* as the argument weights"):
         load_model(tmp_path / "run", **CPU)
+    with pytest.raises(ZssError, match="names no weights, and LDVC .* as the argument weights"):
+        load_model(TINY_CONFIG, training_free=False, **CPU)
+
+
+@pytest.mark.parametrize(
+    ("opts", "tokens"),
+    [
+        ((), "NACLIP on CLIP zss-tiny"),
+        (
+            ("MODEL.CLIP.NAME", "mini", "MODEL.CLIP.PRETRAINED", "seed0", *MINI),
+            "NACLIP with ResCLIP's cross-correlation part on CLIP mini",
+        ),
+        (("MODEL.META_ARCHITECTURE", "ZegCLIP", "MODEL.TEXT_PROMPTS.LENGTH", "2"), "NACLIP on"),
+    ],
+)
+def test_a_config_without_weights_is_of_what_needs_none(caplog, opts, tokens):
+    """With the CLIP, sizes and windows of the config, and said in a line."""
+    protocol = ("TEST.FLIP", "True", "INPUT.MIN_SIZE_TEST", "48")
+    with caplog.at_level("WARNING"):
+        model = load_model(TINY_CONFIG, opts=[*protocol, *opts], **CPU)
+    (line,) = [text for text in caplog.messages if "names no weights" in text]
+    assert f"so {tokens}" in line
+    assert "takes its place; give a checkpoint as the argument weights" in line
+    assert isinstance(model.segmentor, MaskCLIP)
+    assert model.segmentor.protocol.flip
+    assert model.cfg.INPUT.MIN_SIZE_TEST == 48
+    words = ["grass", "wood"]
+    labels = model.predict(np.zeros((40, 70, 3), np.uint8), words).labels
+    assert labels.shape == (40, 70)
+
+
+def test_no_config_is_what_the_tables_recommend(caplog):
+    """As one of configs/, which an installed package has not."""
+    with caplog.at_level("WARNING"):
+        model = load_model(
+            opts=["MODEL.CLIP.PRETRAINED", "", "MODEL.CLIP.TEMPLATE_SET", "single"], **CPU
+        )
+    assert any("No config is given, so images are labelled by NACLIP" in x for x in caplog.messages)
+    assert model.predict(np.zeros((40, 70, 3), np.uint8), ["cat", "dog"]).labels.shape == (40, 70)
+    shipped, ours = (
+        flatten(load_config(path)) for path in (DEFAULT_CONFIG, ROOT / "configs/resclip_voc20.yaml")
+    )
+    read = [k for k in ours if k.startswith(("MODEL.", "TEST.")) or k.endswith("_TEST")]
+    assert {k: shipped[k] for k in read} == {k: ours[k] for k in read}
+    with pytest.raises(ZssError, match="weights are those of a method; give its config too"):
+        load_model(weights="some.pth", **CPU)
 
 
 def test_a_method_without_weights_needs_none():

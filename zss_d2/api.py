@@ -14,6 +14,11 @@ from zss_d2.analysis.device import works
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.errors import ZssError
+from zss_d2.modeling.methods.maskclip.recommended import (
+    DEFAULT_CONFIG,
+    name_of,
+    without_training,
+)
 from zss_d2.predict.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -23,10 +28,12 @@ _ARGUMENTS = {"MODEL.DEVICE": "device", "MODEL.WEIGHTS": "weights"}
 
 
 def load_model(
-    config: str | PathLike[str],
+    config: str | PathLike[str] | None = None,
     weights: str | PathLike[str] | None = None,
     device: str | torch.device = "auto",
     opts: Sequence[str] = (),
+    *,
+    training_free: bool = True,
 ) -> Predictor:
     """The model of a config, with its weights, ready to label images.
 
@@ -38,25 +45,33 @@ def load_model(
     Args:
         config: yaml file, such as one of ``configs/``; or a run: its folder, or the ``config.yaml``
             in there. Files that a run named by relative paths are looked for above its folder.
+            None: the training-free method that docs/training_free.md recommends.
         weights: checkpoint, a file or an address; None: that of the run, or ``MODEL.WEIGHTS`` of
             the config.
         device: "auto" (CUDA where there is a GPU, else MPS, else the CPU), or one of `torch.device`
             of these three kinds.
         opts: further config keys and values, in turn.
+        training_free: where a config names no weights, and its method has some to train, let the
+            recommended training-free method take its place, with the same CLIP, sizes and windows;
+            a warning says so.
 
     Returns:
         A `Predictor`, whose ``segmentor`` is in evaluation mode.
 
     Raises:
         ZssError: config or weights are missing, wrong, or do not belong together; the device is
-            unknown or not there; ``weights`` is None and there are none to be found, though the
-            method has some to train.
+            unknown or not there; there are no weights to be found, though the method has some to
+            train, and it is a run or not to be ``training_free``.
     """
     for key in opts[::2]:
         if key in _ARGUMENTS:
             raise ZssError(f"opts has {key}; give it as the argument {_ARGUMENTS[key]}")
     # Of training alone, and refused without a GPU.
     overrides = ["MODEL.DEVICE", _usable(device), "SOLVER.AMP.ENABLED", "False", *opts]
+    if config is None:
+        if weights is not None:
+            raise ZssError("weights are those of a method; give its config too, as --config-file")
+        config = DEFAULT_CONFIG
     config = expanduser(fspath(config))
     run = _run_of(Path(config))
     if run is None:
@@ -65,13 +80,20 @@ def load_model(
     else:
         cfg = run.config(overrides)
         folder, found = str(run.path), run.checkpoint(cfg)
+    if config == str(DEFAULT_CONFIG):
+        logger.warning("No config is given, so images are labelled by %s", name_of(cfg))
     checkpoint = found if weights is None else expanduser(fspath(weights))
     model = ZeroShotTrainer.build_model(cfg).eval()
     if not checkpoint and any(x.requires_grad for x in model.parameters()):
-        raise ZssError(
-            f"{config} names no weights, and {cfg.MODEL.META_ARCHITECTURE} has some to train; "
-            "give a checkpoint as the argument weights, on a command line as --weights"
-        )
+        lacking = f"{config} names no weights, and {cfg.MODEL.META_ARCHITECTURE} has some to train"
+        remedy = "give a checkpoint as the argument weights, on a command line as --weights"
+        if run is not None or not training_free:
+            raise ZssError(f"{lacking}; {remedy}")
+        cfg = without_training(cfg)
+        logger.warning("%s, so %s takes its place; %s", lacking, name_of(cfg), remedy)
+        model = ZeroShotTrainer.build_model(cfg).eval()
+    if cfg.TEST.BACKGROUND_BELOW:
+        logger.warning("TEST.BACKGROUND_BELOW is of test sets; for own words use unknown_below")
     logger.info("The weights are those of %s", checkpoint or "CLIP alone")
     ZeroShotCheckpointer(model, folder).load(checkpoint)
     model.require_setting()

@@ -155,6 +155,16 @@ def joint_dim(name: str) -> int:
     return _model_config(name)["embed_dim"]
 
 
+def blocks_of(name: str) -> int:
+    """Residual blocks of the image tower of an open_clip model, without building it.
+
+    Raises:
+        ZssError: unknown name.
+    """
+    layers = _model_config(name)["vision_cfg"].get("layers", 0)
+    return layers if isinstance(layers, int) else 0  # ResNets have a list
+
+
 def _mini_tags() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_MINI_WEIGHTS.glob("*.safetensors"))}
 

@@ -1,7 +1,6 @@
 """Label images with your own words: files, folders, collections of any size.
 
-    zss predict images --config-file configs/maskclip_voc.yaml \\
-        --classes cat dog "sofa|couch" --background wall floor --output out
+    zss predict images --classes cat dog "sofa|couch" --background wall floor --output out
     zss predict a.jpg "b/**/*.png" @list.txt --config-file output/run --classes-file words.txt \\
         --formats labels overlay coco --batch 16 --output out
     torchrun --nproc-per-node 8 predict.py images ...
@@ -46,7 +45,10 @@ def make_parser() -> Parser:
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--config-file", required=True, metavar="YAML_OR_RUN", help="config, or folder of a run"
+        "--config-file",
+        metavar="YAML_OR_RUN",
+        help="config, or folder of a run (default: CLIP's ViT-B/16 without training, see "
+        "docs/training_free.md)",
     )
     group.add_argument(
         "--weights", metavar="PTH", help="checkpoint (default: of the run or the config)"

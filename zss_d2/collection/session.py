@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
     further = {**drawing, "large": args.large}
     with ExitStack() as stack:
         ranks.first(lambda: stack.enter_context(claim(args.output, "--output")))
-        config = str(args.config_file)
+        config = args.config_file or ""
         identity = ranks.first(lambda: describe(predictor, config, words, options, further))
         number = ranks.first(lambda: folder.begin(identity))
         records = folder.records()

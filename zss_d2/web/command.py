@@ -99,7 +99,8 @@ def _models(args: argparse.Namespace) -> Models:
     from zss_d2.web.models import Choice, Models, choices_at_hand, given_choices
 
     def load(choice: Choice) -> Predictor:
-        return load_model(choice.config, choice.weights, args.device)
+        # A choice is called as its config.
+        return load_model(choice.config, choice.weights, args.device, training_free=False)
 
     if given := given_choices(args.config_file, args.weights, args.runs):
         models = Models(given, load)
