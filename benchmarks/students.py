@@ -37,7 +37,8 @@ def build_student(config: str, *opts: object) -> nn.Module:
     """A student as in testing, with made-up text embeddings."""
     overrides = ["MODEL.DEVICE", "cpu", "MODEL.CLIP_ZSS.TEACHER", False, *opts]
     model = build_model(load_config(config, overrides))
-    model.classifier.embeddings.normal_()
+    rows = torch.randn_like(model.classifier.embeddings)
+    model.classifier.load_state_dict({"embeddings": nn.functional.normalize(rows, dim=1)})
     return model
 
 

@@ -117,6 +117,17 @@ def test_padding_gets_no_pseudo_labels(make_cfg):
     assert (fused.labels[..., :64] >= 15).all()
 
 
+def test_rows_of_the_text_table_come_in_the_order_of_the_names(make_cfg):
+    classifier = build_model(make_cfg(*TINY)).classifier
+    names = classifier.class_names
+    assert torch.equal(classifier(names), classifier.embeddings)
+    for _ in range(2):
+        some = classifier((names[4], names[1], names[9]))
+        assert torch.equal(some, classifier.embeddings[[4, 1, 9]])
+    classifier.embeddings.neg_()
+    assert torch.equal(classifier((names[4], names[1], names[9])), -some)
+
+
 def test_the_checkpoint_holds_no_clip_but_its_text_embeddings(make_cfg):
     state = build_model(make_cfg(*TINY)).state_dict()
     assert {key.split(".")[0] for key in state} == {"student", "classifier", "learner"}

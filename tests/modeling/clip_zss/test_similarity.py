@@ -32,3 +32,10 @@ def test_a_feature_of_zeros_has_cosine_zero_and_a_finite_gradient():
     cosine.sum().backward()
     assert not cosine.any()
     assert features.grad.isfinite().all()
+
+
+def test_vectors_may_carry_the_scale_of_the_logits():
+    features, vectors = torch.randn(2, 5, 3, 4), F.normalize(torch.randn(6, 5), dim=1)
+    torch.testing.assert_close(
+        cosine_map(features, 20 * vectors), 20 * cosine_map(features, vectors)
+    )

@@ -50,6 +50,8 @@ class TextClassifier(nn.Module):
         # Known beforehand, so that `forward` depends on no value and can be exported.
         self._filled = False
         self.register_load_state_dict_post_hook(_look_at_the_table)
+        # Names that were asked for -> their rows.
+        self._index: dict[tuple[str, ...], Tensor] = {}
         # CLIP that made them; empty: unknown.
         self._clip: Mapping[str, Any] = {}
 
@@ -121,7 +123,17 @@ class TextClassifier(nn.Module):
                 "MODEL.CLIP_ZSS.TEACHER is False and no checkpoint is loaded, so the classes have "
                 "no text embeddings; give MODEL.WEIGHTS, or set it to True"
             )
-        return self.embeddings[[self.class_names.index(name) for name in names]]
+        return self._rows(tuple(names))
+
+    def _rows(self, names: tuple[str, ...]) -> Tensor:
+        """Rows of the table; which ones is copied to the device once for every list of names."""
+        if names == self.class_names:
+            return self.embeddings
+        index = self._index.get(names)
+        if index is None or index.device != self.embeddings.device:
+            index = torch.tensor([self.class_names.index(name) for name in names])
+            index = self._index[names] = index.to(self.embeddings.device)
+        return self.embeddings.index_select(0, index)
 
     def _sentences(self) -> dict[str, Any]:
         prompts = self.prompt_settings

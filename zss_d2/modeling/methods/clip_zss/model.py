@@ -116,7 +116,7 @@ class CLIPZSS(ZeroShotSegmentor):
     def _text_logits(self, features: Tensor, text: Tensor) -> Tensor:
         """alpha cos(R, T), or alpha R . T: (B, C, h, w) and (K, C) -> (B, K, h, w)."""
         similarity = cosine_map if self.cosine else dot_map
-        return self.alpha * similarity(features, text)
+        return similarity(features, self.alpha * text)  # few numbers there, many maps here
 
 
 def _drop_learner(module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:

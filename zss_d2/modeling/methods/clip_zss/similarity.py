@@ -22,7 +22,7 @@ def dot_map(features: Tensor, vectors: Tensor) -> Tensor:
 
 @in_single_precision
 def cosine_map(features: Tensor, vectors: Tensor) -> Tensor:
-    """`dot_map` as a cosine, for unit-norm ``vectors``; 0 where a feature is 0.
+    """`dot_map` as a cosine, for unit-norm ``vectors``, or scaled as they are; 0 for a feature 0.
 
     The few products are divided by the norm instead of the many channels.
     """

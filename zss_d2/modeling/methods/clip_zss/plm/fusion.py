@@ -52,7 +52,7 @@ def fuse_clusters(
     free = counts > 0
     for leader in range(number):
         taken = alike[:, leader] & free & free[:, leader, None]
-        group[taken] = leader
+        group = group.masked_fill(taken, leader)
         free &= ~taken
     members = F.one_hot(group.clamp(min=0), number) * (counts * (group >= 0))[..., None]
     sums = members.to(centroids).transpose(1, 2) @ centroids  # (B, M, C)

@@ -147,5 +147,5 @@ def prototype_logits(features: Tensor, prototypes: Tensor, present: Tensor, scal
     Returns:
         (B, P, h, w).
     """
-    logits = scale * cosine_map(features, F.normalize(prototypes, dim=2))
+    logits = cosine_map(features, scale * F.normalize(prototypes, dim=2))
     return logits.masked_fill(~present[..., None, None], ABSENT)

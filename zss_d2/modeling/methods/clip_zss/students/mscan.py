@@ -11,6 +11,7 @@ from detectron2.modeling import Backbone
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
+from zss_d2.modeling.methods.clip_zss.students import folding
 from zss_d2.modeling.methods.clip_zss.students.norm import build_norm
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -61,7 +62,7 @@ class MultiScaleAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         local = self.local(x)
-        return x * self.mix(local + sum(strip(local) for strip in self.strips))
+        return x * self.mix(sum((strip(local) for strip in self.strips), start=local))
 
 
 class Block(nn.Module):
@@ -88,6 +89,37 @@ class Block(nn.Module):
         normed = self.norms[0](x)
         x = x + self.drop_path(self.scales[0] * (normed + self.attention(normed)))
         return x + self.drop_path(self.scales[1] * self.mlp(self.norms[1](x)))
+
+    def folded_for_testing(self) -> nn.Module:
+        """With batch norms, a `FoldedBlock` made of this block's parts; see `folding.folded`."""
+        return FoldedBlock(self) if all(map(folding.is_batch_norm, self.norms)) else self
+
+
+class FoldedBlock(nn.Module):
+    """A `Block` of testing: norms and scales are in its convolutions.
+
+    With a norm f x + t before, and the scale s, x + s (norm(x) + attention(norm(x))) is
+    (1 + s f) x + (s attention(f x + t) + s t): all but the first factor goes into the first and the
+    last convolution of the attention, which are 1 x 1.
+    """
+
+    def __init__(self, block: Block):
+        """Takes the parts of ``block`` and changes them."""
+        super().__init__()
+        self.attention, self.mlp = block.attention, block.mlp
+        parts = zip((self.attention, self.mlp), block.norms, block.scales.flatten(1), strict=True)
+        for part, norm, scale in parts:
+            factor, shift = folding.factor_and_shift(norm)
+            folding.before(part[0], factor, shift)
+            skipped = part is self.attention
+            folding.behind(part[-1], scale, scale * shift if skipped else 0.0)
+            if skipped:
+                self.register_buffer("factor", (1 + scale * factor)[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        x = torch.addcmul(self.attention(x), self.factor, x)
+        return x + self.mlp(x)
 
 
 class MSCAN(Backbone):

@@ -1,0 +1,44 @@
+"""What only a card can show: of losses of coarse logits, and of a student's convolutions."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tests.modeling.clip_zss.students.test_folding import IMAGES, in_testing, mscan_student
+from tests.modeling.losses.test_coarse_logits import criteria, example
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("criterion", criteria(), ids=["nel", "negatives", "softmax"])
+def test_they_wait_for_no_value_and_use_no_tf32(criterion):
+    logits, targets = example(40, (8, 8), (128, 128))
+    results = []
+    for device in ("cpu", "cuda"):
+        x, labels = logits.to(device).requires_grad_(), targets.to(device)
+        module = copy.deepcopy(criterion).to(device)
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss = sum(module(x, labels).values())
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            torch.set_float32_matmul_precision(before)
+        results.append((loss.detach().cpu(), x.grad.cpu()))
+    (expected, slope), (got, found) = results
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    assert (found - slope).norm() < 1e-5 * slope.norm()
+
+
+def test_depthwise_convolutions_of_a_student_are_torchs_own():
+    student = mscan_student().cuda()
+    in_testing(student, IMAGES.cuda())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        in_testing(student, IMAGES.cuda())
+    kernels = [event.key for event in profile.key_averages()]
+    assert any("conv_depthwise" in name for name in kernels), kernels
