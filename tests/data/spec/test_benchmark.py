@@ -94,6 +94,12 @@ def test_unseen_classes_are_ordered_by_id_whatever_order_the_spec_uses(tmp_path)
     assert pets.seen_names == ("dog",)
 
 
+def test_a_data_set_that_is_only_tested_on_has_no_seen_classes(tmp_path):
+    pets = _load(tmp_path, unseen="all")
+    assert pets.unseen_names == pets.classes
+    assert pets.seen_names == ()
+
+
 def test_a_raw_value_above_255_makes_a_16_bit_table(tmp_path):
     lut = _load(tmp_path, raw_to_train={0: 255, 1: 0, 2: 1, 458: 2}).lut
     assert lut.shape == (65536,)
@@ -105,6 +111,7 @@ def test_a_raw_value_above_255_makes_a_16_bit_table(tmp_path):
     [
         ({"unseen": ["brid"]}, ["'unseen'", "'brid'", "did you mean 'bird'"]),
         ({"unseen": ["cat", "dog", "bird"]}, ["'unseen'", "leave at least one"]),
+        ({"unseen": "al"}, ["'unseen'", "is 'al'; write a list, such as [sky, dog]"]),
         ({"unseen": ["cat", "cat"]}, ["'unseen'", "'cat' is listed 2 times"]),
         ({"classes": ["cat", "cat", "bird"]}, ["'classes'", "'cat'", "2 times"]),
         ({"classes": []}, ["'classes'", "empty"]),
@@ -134,6 +141,14 @@ def test_a_raw_value_above_255_makes_a_16_bit_table(tmp_path):
         (
             {"splits": {"a": {"folder": "t", "expected_images": 1, "masks": "m"}}},
             ["'splits.a'", "has a 'folder' and 'images', 'masks' or 'list' too; remove either"],
+        ),
+        (
+            {"splits": {"a": {"folder": "t", "expected_images": 1, "subfolders": True}}},
+            ["'splits.a'", "has a 'folder' and"],
+        ),
+        (
+            {"splits": {"a": {"images": "i", "masks": "m", "mask_ending": "_labelIds"}}},
+            ["'splits.a.mask_ending'", "'_labelIds' must end in one of .png, .tif"],
         ),
         ({"splits": {"a": {"fodler": "t"}}}, ["'splits.a'", "'fodler' (did you mean 'folder'?)"]),
         ({"splits": "train"}, ["'splits'", "is 'train'; write lines of KEY: VALUE"]),

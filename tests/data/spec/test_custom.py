@@ -52,6 +52,25 @@ def test_without_lists_a_split_is_all_of_its_folder(yard):
     assert len(DatasetCatalog.get("zss_whole_all")) == 6
 
 
+def test_files_may_lie_in_folders_inside_and_have_endings(yard):
+    root = yard.parent
+    for index in range(6):
+        for kind, ending in (("photos", "Photo.PNG"), ("masks", "ids.png")):
+            folder = root / kind / f"day{index % 2}"
+            folder.mkdir(exist_ok=True)
+            (root / kind / f"yard_{index}.png").rename(folder / f"yard_{index}_{ending}")
+    (root / "masks/day1/yard_3_colour.png").write_bytes(b"another file of the release")
+    endings = {"image_ending": "_photo.png", "mask_ending": "_ids.png", "subfolders": True}
+    split = {"images": "photos", "masks": "masks"} | endings
+    register_custom([rewrite(yard, splits={"all": split}, name="days")])
+    records = DatasetCatalog.get("zss_days_all")
+    assert [record["image_id"] for record in records] == [f"yard_{i}" for i in range(6)]
+    assert records[3]["sem_seg_file_name"] == str(root / "masks/day1/yard_3_ids.png")
+    (root / "masks/day1/yard_3_ids.png").rename(root / "masks/day0/yard_4_ids.PNG")
+    with pytest.raises(ZssError, match=r"yard_4_ids.* have the same id 'yard_4'"):
+        DatasetCatalog.get("zss_days_all")
+
+
 def test_unseen_may_be_empty_and_facts_may_be_left_out(yard):
     custom = load_custom(rewrite(yard, unseen=[], ignore_label=None))
     assert custom.benchmark.unseen_names == ()

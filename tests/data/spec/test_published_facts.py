@@ -9,6 +9,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from zss_d2.data.labels import build_lut
+from zss_d2.data.prepare.check import require_names
 from zss_d2.data.spec.benchmark import load_benchmark
 
 COCO_UNSEEN = [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]
@@ -22,6 +23,8 @@ FACTS = {
     "voc": (20, [15, 16, 17, 18, 19], 10582, 1449, "ce42b86533b1c85e", "d81738f775bd8f51"),
     "voc21": (21, [16, 17, 18, 19, 20], 10582, 1449, "fd55ca4d47c05e3b", "9cb0861622455c63"),
     "coco_stuff": (171, COCO_UNSEEN, 118287, 5000, "0d1caff40f22c2f8", "358df3de66862122"),
+    "ade20k150": (150, list(range(150)), 20210, 2000, "e3305abd7ad15706", "80e3b2013c7eec78"),
+    "cityscapes": (19, list(range(19)), 2975, 500, "43e2f291fae08a61", "f3a13a7ee5be5eb9"),
     "context59": (59, CONTEXT_UNSEEN, 4996, 5104, "1b6cf50d90a6d735", "67dd4df64cb4ad1a"),
     "context60": (
         60,
@@ -71,6 +74,32 @@ def test_coco_unseen_raw_ids_and_ids_without_annotation():
     )
 
 
+def test_ade20k_counts_from_other_objects_and_calls_classes_by_their_first_name():
+    ade = load_benchmark("ade20k150")
+    assert ade.raw_to_train == {0: 255} | {i + 1: i for i in range(150)}
+    at = {1: "wall", 13: "person", 21: "car", 46: "counter", 59: "screen door", 90: "television"}
+    at |= {111: "stool", 126: "pot", 131: "screen", 139: "ashcan", 150: "flag"}
+    assert {raw: ade.classes[raw - 1] for raw in at} == at
+    assert ade.synonyms["windowpane"] == ("window",)
+    # Names that the list gives to two classes stand for neither, as CLIP could not tell them apart.
+    words = [*ade.classes, *(w for more in ade.synonyms.values() for w in more)]
+    assert len(words) == len(set(words)) == 326
+    assert "ground" not in words
+    assert require_names([ade], "ViT-B-16", synonyms=True) == []
+
+
+def test_cityscapes_has_19_of_34_ids_and_the_rest_is_void():
+    city = load_benchmark("cityscapes")
+    raw = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    assert {r: t for r, t in city.raw_to_train.items() if t != 255} == dict(
+        zip(raw, range(19), strict=True)
+    )
+    assert set(city.raw_to_train) == set(range(34))
+    names = ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light")
+    assert city.classes[:7] == names
+    assert city.things == city.classes[11:]
+
+
 def test_the_two_context_conventions_differ_by_background_only():
     with_ground, without = load_benchmark("context60"), load_benchmark("context59")
     assert with_ground.classes == ("background", *without.classes)
@@ -107,7 +136,7 @@ def test_context_png_orders_name_the_same_classes_differently():
         assert table[[0, 255]].tolist() == [255, 255]
 
 
-@pytest.mark.parametrize("name", ["voc", "voc21", "coco_stuff", "context59", "context60", "mini"])
+@pytest.mark.parametrize("name", [*FACTS, "mini"])
 def test_every_split_is_registered_with_seen_unseen_and_things(name):
     benchmark = load_benchmark(name)
     for split in benchmark.splits:

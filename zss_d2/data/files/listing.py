@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from zss_d2.data.files.images import require_folder
@@ -32,6 +33,16 @@ class Location:
     """Train ids of what the masks hold; None: they hold train ids."""
     mask_remedy: str = "correct the mask"
     """What to do about a mask with a wrong value; it never costs a file of the user's own."""
+    image_endings: tuple[str, ...] = IMAGE_SUFFIXES
+    """What follows the id in the names of images; other files are none."""
+    mask_endings: tuple[str, ...] = MASK_SUFFIXES
+    subfolders: bool = False
+    """Whether what lies in the folders inside, one level down, is part of the split too."""
+
+    def has_images(self) -> bool:
+        """Whether a name in the folder is an image's. Raises ZssError if it cannot be listed."""
+        entries = _entries(self.images, self.subfolders)
+        return any(id_before(entry.name, self.image_endings) for entry in entries)
 
 
 def load_records(location: Location, name: str) -> list[dict[str, str]]:
@@ -53,24 +64,25 @@ def load_records(location: Location, name: str) -> list[dict[str, str]]:
             f"{location.masks}: images and masks lie in one folder, where nothing tells them "
             f"apart; put the masks into one of their own, and {remedy}"
         )
-    images = files_by_id(location.images, IMAGE_SUFFIXES)
-    masks = files_by_id(location.masks, MASK_SUFFIXES)
+    images = files_by_id(location.images, location.image_endings, location.subfolders)
+    masks = files_by_id(location.masks, location.mask_endings, location.subfolders)
     if not images:
-        found = _others(location.images, IMAGE_SUFFIXES)
+        found = _others(location.images, location.image_endings, location.subfolders)
         raise ZssError(
             f"{location.images}: the folder holds no image{found}; images are read from "
-            f"{', '.join(IMAGE_SUFFIXES)} files; {remedy}"
+            f"{', '.join(location.image_endings)} files; {remedy}"
         )
     wanted = images.keys() | masks.keys() if location.ids is None else set(location.ids)
     if without_mask := sorted(wanted - masks.keys()):
-        found = _others(location.masks, MASK_SUFFIXES, without_mask)
-        kinds = f"; masks are read from {', '.join(MASK_SUFFIXES)} files" if found else ""
+        found = _others(location.masks, location.mask_endings, location.subfolders, without_mask)
+        kinds = f"; masks are read from {', '.join(location.mask_endings)} files" if found else ""
         raise ZssError(
             f"{location.masks}: no mask for {summarise(without_mask)}{found}{kinds}; {remedy}"
         )
     if without_image := sorted(wanted - images.keys()):
-        found = _others(location.images, IMAGE_SUFFIXES, without_image)
-        kinds = f"; images are read from {', '.join(IMAGE_SUFFIXES)} files" if found else ""
+        endings = location.image_endings
+        found = _others(location.images, endings, location.subfolders, without_image)
+        kinds = f"; images are read from {', '.join(endings)} files" if found else ""
         raise ZssError(
             f"{location.images}: no image, or a link to itself or a link to a file that is gone, "
             f"for {summarise(without_image)}{found}{kinds}; {remedy}"
@@ -86,26 +98,39 @@ def load_records(location: Location, name: str) -> list[dict[str, str]]:
     ]
 
 
-def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Return {stem: path} of the files in ``folder`` that have such a suffix and can be opened.
+def files_by_id(folder: Path, endings: tuple[str, ...], subfolders: bool = False) -> dict[str, str]:
+    """Return {id: path} of the files in ``folder`` that end so and can be opened.
 
     Strings, not paths: a hundred thousand of them are listed when training starts.
 
-    Raises ZssError if two files share a stem, or the folder may not be listed.
+    Args:
+        endings: of names, such as ``.png`` or ``_labelIds.png``; the id is what stands before.
+        subfolders: list the folders inside too, one level down.
+
+    Raises ZssError if two files share an id, or a folder may not be listed.
     """
     files: dict[str, str] = {}
-    for entry in _entries(folder):
-        stem, suffix = os.path.splitext(entry.name)
-        if suffix.lower() not in suffixes or is_foreign(entry.name) or not _is_file(entry):
+    for entry in _entries(folder, subfolders):
+        image_id = id_before(entry.name, endings)
+        if not image_id or is_foreign(entry.name) or not _is_file(entry):
             continue
-        if stem in files:
-            other = os.path.basename(files[stem])
+        if image_id in files:
+            other = os.path.basename(files[image_id])
             raise ZssError(
-                f"{folder}: {entry.name} and {other} have the same id {stem!r}; keep masks and "
+                f"{folder}: {entry.name} and {other} have the same id {image_id!r}; keep masks and "
                 "images in folders of their own, or rename one"
             )
-        files[stem] = entry.path
+        files[image_id] = entry.path
     return files
+
+
+def id_before(name: str, endings: tuple[str, ...]) -> str:
+    """Return what stands before the ending of a file's name, in either case; "" for other files."""
+    lower = name.lower()
+    for ending in endings:
+        if lower.endswith(ending.lower()):
+            return name[: -len(ending)]
+    return ""
 
 
 def subfolder_note(location: Location) -> str:
@@ -113,7 +138,7 @@ def subfolder_note(location: Location) -> str:
 
     Where a list says which images there are, none is missed.
     """
-    if location.ids is not None:
+    if location.ids is not None or location.subfolders:
         return ""
     entries = (entry for entry in _entries(location.images) if not entry.name.startswith("."))
     names = sorted(entry.name for entry in entries if entry.is_dir())
@@ -133,10 +158,12 @@ def summarise(names: list[str], shown: int = 5) -> str:
     return f"{len(names)} ({', '.join(names[:shown])}{more})"
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: str | Path, subfolders: bool = False) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            found = list(entries)
+            inside = [entry.path for entry in found if subfolders and entry.is_dir()]
+        return found + [entry for path in sorted(inside) for entry in _entries(path)]
     except OSError as error:
         raise ZssError(
             f"{folder}: cannot be listed ({error.strerror}); check the folder and its permissions"
@@ -151,17 +178,21 @@ def _is_file(entry: os.DirEntry) -> bool:
         return False
 
 
-def _others(folder: Path, suffixes: tuple[str, ...], ids: list[str] | None = None) -> str:
-    """Say which pictures of other kinds lie there, of these ids if given; nothing if none."""
+def _others(
+    folder: Path, endings: tuple[str, ...], subfolders: bool, ids: list[str] | None = None
+) -> str:
+    """Say which pictures of other names lie there, of these ids if given; nothing if none."""
     wanted = None if ids is None else set(ids)
     kinds: Counter[str] = Counter()
     example = ""
-    for entry in _entries(folder):
+    for entry in _entries(folder, subfolders):
         stem, suffix = os.path.splitext(entry.name)
         kind = suffix.lower()
-        if kind in suffixes or kind not in _OTHER_SUFFIXES or is_foreign(entry.name):
+        ours = id_before(entry.name, endings)
+        if ours or kind not in _OTHER_SUFFIXES or is_foreign(entry.name):
             continue
-        if wanted is None or stem in wanted:
+        # Where an ending is missed, an id is some parts of the name.
+        if wanted is None or not wanted.isdisjoint(accumulate(stem.split("_"), "{}_{}".format)):
             kinds[kind] += 1
             example = min(example or entry.name, entry.name)
     if not kinds:

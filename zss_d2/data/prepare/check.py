@@ -113,6 +113,14 @@ def config_targets(config: Mapping[str, Any]) -> tuple[list[Target], list[str]]:
     )
     trained_ids = tuple(range(len(first.classes))) if setting == "supervised" else first.seen_ids
     trained = {t.name: dataclasses.replace(t, trained_ids=trained_ids) for t in chosen["TRAIN"]}
+    if not trained_ids:
+        if _value(config, "SOLVER", "MAX_ITER") != 0:
+            raise ZssError(
+                f"DATASETS.TRAIN {chosen['TRAIN'][0].name} has no seen classes, being only tested "
+                "on; set SOLVER.MAX_ITER 0, or train on another data set"
+            )
+        notes.append(f"{', '.join(trained)}: not checked, it gives the class names and no labels")
+        trained = {}
     tested = {t.name: t for t in chosen["TEST"] if t.name not in trained}
     return [*trained.values(), *tested.values()], notes
 
@@ -250,16 +258,21 @@ def find_targets(subject: str) -> tuple[list[Target], list[str]]:
 
 def _as_named(target: Target) -> Target:
     """Take a split that is named ``train...`` for one that is trained on, as no config says it."""
-    if not target.split.name.startswith("train"):
+    if not target.split.name.startswith("train") or not target.benchmark.seen_ids:
         return target
     return dataclasses.replace(target, trained_ids=target.benchmark.seen_ids)
 
 
 def _describe(benchmark: Benchmark) -> list[str]:
     """Return notes about a benchmark that no config speaks of; raises ZssError for its names."""
+    parts = (
+        f"{len(benchmark.seen_ids)} seen, {len(benchmark.unseen_ids)} unseen "
+        f"({', '.join(benchmark.unseen_names)})"
+        if benchmark.seen_ids
+        else "all unseen: it is only tested on"
+    )
     return [
-        f"{benchmark.name}: {len(benchmark.classes)} classes, {len(benchmark.seen_ids)} seen, "
-        f"{len(benchmark.unseen_ids)} unseen ({', '.join(benchmark.unseen_names)}), ignore label "
+        f"{benchmark.name}: {len(benchmark.classes)} classes, {parts}, ignore label "
         f"{benchmark.ignore_label}",
         *require_names([benchmark], CLIP_NAME),
     ]

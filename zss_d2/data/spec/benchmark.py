@@ -1,7 +1,8 @@
 """Benchmarks: the classes of a data set, which are unseen, and what raw mask values mean.
 
 Each is a yaml file of facts; a new one needs a new file and no code. The unseen classes are stated
-there once, by name, and everything else reads them from here.
+there once, by name, and everything else reads them from here. In a data set that is only tested on
+no class is seen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from zss_d2.data.labels import build_lut
-from zss_d2.data.spec.schema import DatasetSpec, closest, read_spec
+from zss_d2.data.spec.schema import DatasetSpec, SplitSpec, closest, read_spec
 from zss_d2.errors import ZssError
 
 SPEC_FOLDER = Path(__file__).parent / "benchmarks"
@@ -22,7 +23,10 @@ SPEC_FOLDER = Path(__file__).parent / "benchmarks"
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a benchmark, kept in the folder ``folder`` of the prepared tree."""
+    """One part of a benchmark, kept in the folder ``folder`` of the prepared tree, or where it is.
+
+    ``place`` says where that is; None for the prepared tree.
+    """
 
     name: str
     folder: str
@@ -30,6 +34,7 @@ class Split:
     sources: tuple[str, ...] = ()
     ids_sha256: str = ""
     """Hash of the published id list, see `ids_digest`; empty where none is at hand."""
+    place: SplitSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Benchmark:
                     expected_images=split.expected_images,
                     sources=tuple(split.sources),
                     ids_sha256=split.ids_sha256 or "",
+                    place=None if split.folder else split,
                 )
                 for name, split in spec.splits.items()
             },

@@ -119,7 +119,17 @@ def _location(path: Path, spec: DatasetSpec, name: str, split: SplitSpec) -> Loc
         else f"correct the mask, or give raw_to_train in {path}, or correct classes or "
         "ignore_label there"
     )
-    return Location(images, masks, remedy, ids, spec.raw_to_train, mask_remedy)
+    return Location(
+        images,
+        masks,
+        remedy,
+        ids,
+        spec.raw_to_train,
+        mask_remedy,
+        split.image_endings,
+        split.mask_endings,
+        split.subfolders,
+    )
 
 
 def _path_of(path: Path, text: str) -> Path:

@@ -5,6 +5,8 @@ Prepared data lies under the folder that the environment variable DETECTRON2_DAT
 
     zss/<benchmark>/images/<split folder>/ID.jpg
     zss/<benchmark>/annotations/<split folder>/ID.png     values 0..K-1 and the ignore label
+
+Other benchmarks need no preparation: their originals, below the same folder, are read as they are.
 """
 
 from __future__ import annotations
@@ -33,8 +35,24 @@ def split_folders(root: Path, split: Split) -> tuple[Path, Path]:
 
 
 def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = None) -> Location:
-    """Return the location of a prepared split, by default below DETECTRON2_DATASETS as it is."""
+    """Return the location of a split of a benchmark, below DETECTRON2_DATASETS as it is.
+
+    Args:
+        root: the prepared tree, if it lies elsewhere.
+    """
     script = f"`python datasets/{benchmark.prepare_script}`"
+    if place := split.place:
+        return Location(
+            datasets_root() / place.images,
+            datasets_root() / place.masks,
+            remedy=f"run {script}, which says what is missing and where it comes from, or let "
+            f"DETECTRON2_DATASETS name the folder that holds {place.images.split('/')[0]}",
+            raw_to_train=benchmark.raw_to_train,
+            mask_remedy="fetch the original mask again",
+            image_endings=place.image_endings,
+            mask_endings=place.mask_endings,
+            subfolders=place.subfolders,
+        )
     return Location(
         *split_folders(root or prepared_root(benchmark), split),
         remedy=f"run {script}, or let DETECTRON2_DATASETS name the folder that holds "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from zss_d2.data.files.images import require_folder
-from zss_d2.data.files.listing import IMAGE_SUFFIXES, Location, load_records
+from zss_d2.data.files.listing import Location, load_records
 from zss_d2.data.spec.registry import location_of
 from zss_d2.data.spec.schema import closest
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests
@@ -51,6 +51,8 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
             "DATASETS.TRAIN is empty; name a data set, such as zss_voc_train: the model takes its "
             "classes from there, also for a test"
         )
+    if train:
+        _require_seen(cfg)
     if train and cfg.SOLVER.CHECKPOINT_BEST and not datasets.TEST:
         raise ZssError(
             f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r} and DATASETS.TEST is empty; "
@@ -64,6 +66,11 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
                 f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r}, but {datasets.TEST[0]} "
                 f"has no class {word!r}{closest(word, classes)}"
             )
+    if train and cfg.SOLVER.CHECKPOINT_BEST in ("hIoU", "mIoU-S") and _only_tested(datasets.TEST):
+        raise ZssError(
+            f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r}, but {datasets.TEST[0]} has "
+            "no seen classes, and so no such value; set it to mIoU"
+        )
     if not train and not datasets.TEST:
         raise ZssError("DATASETS.TEST is empty, so there is nothing to test on; name a data set")
     for key, names in _by_key(cfg).items():
@@ -80,6 +87,20 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
                 raise ZssError(f"{key} {name}: {error}") from None
 
 
+def _require_seen(cfg: CfgNode) -> None:
+    if cfg.ZERO_SHOT.SETTING != "supervised" and _only_tested(cfg.DATASETS.TRAIN):
+        raise ZssError(
+            f"DATASETS.TRAIN {cfg.DATASETS.TRAIN[0]} has no seen classes, being only tested on; "
+            "use --eval-only, or train on another data set or a view with `unseen` "
+            "(datasets/README.md, 'Other unseen classes')"
+        )
+
+
+def _only_tested(names: Sequence[str]) -> bool:
+    """Whether the first of these sets has no seen class."""
+    return not MetadataCatalog.get(names[0]).seen_classes
+
+
 def _by_key(cfg: CfgNode) -> dict[str, tuple[str, ...]]:
     return {"DATASETS.TRAIN": cfg.DATASETS.TRAIN, "DATASETS.TEST": cfg.DATASETS.TEST}
 
@@ -87,6 +108,5 @@ def _by_key(cfg: CfgNode) -> dict[str, tuple[str, ...]]:
 def _require_images(location: Location) -> None:
     for folder in (location.images, location.masks):
         require_folder(folder, location.remedy)
-    with os.scandir(location.images) as entries:
-        if not any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries):
-            raise ZssError(f"{location.images}: the folder holds no image; {location.remedy}")
+    if not location.has_images():
+        raise ZssError(f"{location.images}: the folder holds no image; {location.remedy}")

@@ -26,10 +26,13 @@ from pydantic import (
 )
 
 from zss_d2.config.yaml_file import read_yaml
+from zss_d2.data.files.listing import IMAGE_SUFFIXES, MASK_SUFFIXES
 from zss_d2.data.labels import MAX_LABEL
 from zss_d2.errors import ZssError
 
 Model = TypeVar("Model", bound=BaseModel)
+# What stands for the list of unseen classes of a data set that is only tested on.
+ALL = "all"
 # What to write instead of a value of another type, by pydantic's names of errors.
 _REMEDIES = {
     "list_type": "write a list, such as [sky, dog]",
@@ -79,6 +82,15 @@ def _unique(names: list[str]) -> list[str]:
     return names
 
 
+def _ending_of(suffixes: tuple[str, ...]) -> AfterValidator:
+    def check(value: str) -> str:
+        if not value.lower().endswith(suffixes):
+            raise ValueError(f"{value!r} must end in one of {', '.join(suffixes)}")
+        return value
+
+    return AfterValidator(check)
+
+
 Text = Annotated[str, AfterValidator(_text)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Names = Annotated[list[Text], AfterValidator(_names)]
@@ -93,7 +105,9 @@ class SplitSpec(_Strict):
     """Where a split is: in the prepared tree, or in folders of its own (paths as they are written).
 
     ``ids_sha256`` is the hash of the published id list, see
-    `zss_d2.data.spec.benchmark.ids_digest`.
+    `zss_d2.data.spec.benchmark.ids_digest`. In folders of its own, ``image_ending`` and
+    ``mask_ending`` are what follows the id in the names of its files, by default a suffix; with
+    ``subfolders`` files lie in folders inside too, one level down.
     """
 
     folder: Text | None = None
@@ -103,6 +117,17 @@ class SplitSpec(_Strict):
     images: Text | None = None
     masks: Text | None = None
     id_list: Text | None = Field(None, alias="list")
+    image_ending: Annotated[str, _ending_of(IMAGE_SUFFIXES)] | None = None
+    mask_ending: Annotated[str, _ending_of(MASK_SUFFIXES)] | None = None
+    subfolders: bool = False
+
+    @property
+    def image_endings(self) -> tuple[str, ...]:
+        return (self.image_ending,) if self.image_ending else IMAGE_SUFFIXES
+
+    @property
+    def mask_endings(self) -> tuple[str, ...]:
+        return (self.mask_ending,) if self.mask_ending else MASK_SUFFIXES
 
     @model_validator(mode="after")
     def _one_place(self) -> SplitSpec:
@@ -110,7 +135,8 @@ class SplitSpec(_Strict):
         for key in needed:
             if getattr(self, key) is None:
                 raise ValueError(f"the key {key!r} is missing; add it")
-        if self.folder and (self.images or self.masks or self.id_list):
+        own = self.model_fields_set - {"folder", "expected_images", "ids_sha256", "sources"}
+        if self.folder and own:
             raise ValueError("has a 'folder' and 'images', 'masks' or 'list' too; remove either")
         return self
 
@@ -120,7 +146,8 @@ class DatasetSpec(_Strict):
 
     ``raw_to_train`` gives the class, by name or id, or the ignore label of every value that a mask
     may hold; None: masks hold train ids, that is positions in ``classes``, or the ignore label.
-    ``encodings`` are those of other editions of the same masks.
+    ``encodings`` are those of other editions of the same masks. ``unseen`` may be the word ``all``,
+    of a data set that is only tested on.
     """
 
     name: Identifier
@@ -154,8 +181,16 @@ class DatasetSpec(_Strict):
     @classmethod
     def _some_seen(cls, names: list[str], info: ValidationInfo) -> list[str]:
         if len(names) == len(info.data.get("classes", ())):
-            raise ValueError("every class is unseen; leave at least one for training")
+            raise ValueError(
+                "every class is unseen; leave at least one for training, or write `unseen: all` "
+                "for a data set that is only tested on"
+            )
         return names
+
+    @field_validator("unseen", mode="wrap")
+    @classmethod
+    def _only_tested(cls, names: Any, known: Any, info: ValidationInfo) -> list[str]:
+        return list(info.data.get("classes", ())) if names == ALL else known(names)
 
     @field_validator("ignore_label")
     @classmethod
