@@ -147,9 +147,14 @@ def write(rows: Sequence[dict[str, float]], title: str, folder: Path) -> None:
 
 
 def require_registered(dataset: str) -> None:
-    """Raise `ZssError` for the name of no data set."""
+    """Raise `ZssError` for the name of no data set, or of one without seen classes."""
     if dataset not in DatasetCatalog.list():
         raise ZssError(f"--dataset {dataset} is not registered; name one such as zss_mini_dev")
+    if not MetadataCatalog.get(dataset).get("seen_classes"):
+        raise ZssError(
+            f"--dataset {dataset} has no seen classes, and so nothing to trade for unseen ones; "
+            "name another"
+        )
 
 
 def development_set(run: RunFolder, cfg: CfgNode) -> str:

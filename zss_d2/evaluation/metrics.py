@@ -174,7 +174,7 @@ def absent_as_zero_note(metrics: Mapping[str, float], digits: int = 2) -> str:
     plain = [metrics[name] for name in other]
     if np.array_equal(plain, list(other.values()), equal_nan=True):
         return ""
-    values = ", ".join(f"{name} {value:.{digits}f}" for name, value in other.items())
+    values = ", ".join(f"{k} {value:.{digits}f}" for k, value in other.items() if value == value)
     return (
         "Classes that are predicted but not in the ground truth counted as IoU 0, as "
         f"mmsegmentation, zsseg and ZegFormer do: {values}."

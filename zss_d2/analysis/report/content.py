@@ -100,23 +100,25 @@ def metric_tables(
     resamples: int,
 ) -> Iterator[Block]:
     """Metrics with intervals, and differences to the first run."""
+    # Without seen classes some do not exist.
+    metrics = [k for k in METRICS if any(run.metrics[dataset].get(k) is not None for run in runs)]
     extra = [k for k in EXTRA_METRICS if any(run.metrics[dataset].get(k) for run in runs)]
     best = {
         key: max((run.metrics[dataset].get(key) or 0 for run in runs), default=0)
-        for key in (*METRICS, *extra)
+        for key in (*metrics, *extra)
     }
     with_images = [run for run in runs if counts[run.name].images is not None]
     intervals = {run.name: bootstrap(counts[run.name], resamples) for run in with_images}
     rows = []
     for run in runs:
         row = [Cell(run.name, run.provenance.get("method", ""))]
-        for key in (*METRICS, *extra):
+        for key in (*metrics, *extra):
             value = run.metrics[dataset].get(key)
             interval = intervals.get(run.name, {}).get(key)
             note = f"{interval.low:.1f} to {interval.high:.1f}" if interval else ""
             row.append(Cell(_percent(value), note, len(runs) > 1 and value == best[key] != 0))
         rows.append(row)
-    yield Table(["run", *METRICS, *extra], rows)
+    yield Table(["run", *metrics, *extra], rows)
     if with_images:
         yield Paragraph(
             f"Small: 95 % of {resamples} resamples of the test images. It covers the choice of "
@@ -124,8 +126,8 @@ def metric_tables(
         )
     for run in runs:
         stored = counts[run.name]
-        metrics = summarise(stored.confusion, stored.class_names, stored.unseen_names)
-        if note := absent_as_zero_note(metrics, digits=1):
+        again = summarise(stored.confusion, stored.class_names, stored.unseen_names)
+        if note := absent_as_zero_note(again, digits=1):
             yield Paragraph(f"{run.name}: {note}")
     if len(with_images) > 1:
         base, *others = with_images
@@ -134,10 +136,10 @@ def metric_tables(
             run.name: compare(counts[base.name], counts[run.name], resamples) for run in others
         }
         rows = [
-            [Cell(name), *(_difference(values[key]) for key in METRICS)]
+            [Cell(name), *(_difference(values[key]) for key in metrics)]
             for name, values in differences.items()
         ]
-        yield Table(["run", *METRICS], rows)
+        yield Table(["run", *metrics], rows)
         yield Paragraph(
             "The same resampled images for both runs; bold where the interval leaves out 0."
         )
