@@ -115,7 +115,7 @@ def test_more_images_and_formats_can_follow(predict, fake, folder, tmp_path, cap
     capsys.readouterr()
     assert predict(folder, "--formats", "coco") == 0  # needs masks, which were not kept
     assert len(fake.groups) == 6
-    assert "note: 1 images of earlier runs have no masks" in capsys.readouterr().err
+    assert "note: 1 image of earlier runs has no mask, and is left" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out/coco.json").read_text())["images"]) == 6
 
 
@@ -126,7 +126,11 @@ def test_an_image_that_has_changed_is_labelled_again(predict, fake, folder, caps
     os.utime(folder / "c.png", ns=(1, 1))
     assert predict(folder) == 0
     assert fake.groups == [[99]]
-    assert "note: 1 images have changed since" in capsys.readouterr().err
+    assert "note: 1 image has changed since, and is labelled again" in capsys.readouterr().err
+    for name in ("a.png", "c.png"):
+        os.utime(folder / name, ns=(2, 2))
+    assert predict(folder) == 0
+    assert "note: 2 images have changed since, and are labelled again" in capsys.readouterr().err
 
 
 def test_images_that_fail_are_noted_and_tried_again(predict, folder, tmp_path, capsys):
@@ -316,6 +320,9 @@ def test_half_a_line_of_a_killed_process_does_not_count(predict, fake, folder, t
         (["--template-set", "all"], "use one of single"),
         (["--classes-file", "no.txt"], "no.txt: No such file"),
         (["--batch", "0"], "argument --batch: 0 is too small"),
+        (["--batch", "100000"], "argument --batch: 100000 is too large; give 1024 or less"),
+        (["--tile", "1"], "argument --tile: 1 is too small; give 0, or 32 or more"),
+        (["--size", "65535"], "argument --size: 65535 is too large; give 8192 or less"),
         (["--formats", "overlay", "--sheet"], "--sheet is drawn from label maps"),
         (["--formats", "labels", "--opacity", "0.3"], "--opacity is of overlays"),
         (["--formats", "labels", "--sheet", "--no-legend"], "--no-legend is of overlays"),

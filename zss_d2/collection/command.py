@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from zss_d2.errors import ZssError, command
 from zss_d2.predict.formats import FORMATS, collection_formats, image_formats
+from zss_d2.predict.options import BATCH, SIDE_PX, Options
 from zss_d2.utils.command_line import Parser, between, check_output, whole
 from zss_d2.utils.text import one_line
 
@@ -127,20 +128,20 @@ def _add_results(group: argparse._ArgumentGroup) -> None:
 def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--batch",
-        type=whole(1),
+        type=whole(*BATCH),
         metavar="N",
         help="images of one size, or tiles of a large one, at once (default: TEST.BATCH of the "
         "config, which is 16 on a GPU and 1 on a CPU)",
     )
     group.add_argument(
         "--size",
-        type=whole(0),
+        type=whole(*SIDE_PX, or_0=True),
         metavar="PX",
         help="shorter edge of images; 0: as they are (default: the config's)",
     )
     group.add_argument(
         "--tile",
-        type=whole(0),
+        type=whole(*SIDE_PX, or_0=True),
         metavar="PX",
         help="side of the tiles of large images; 0: never in tiles (default: by the config)",
     )
@@ -175,7 +176,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_effects(args)
 
     from zss_d2.collection.session import run
-    from zss_d2.predict.options import Options
 
     options = Options(
         seen_bias=args.seen_bias,

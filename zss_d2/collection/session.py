@@ -133,7 +133,9 @@ def _label_share(
     first = ranks.rank == 0
     progress = Progress(sum(map(len, own)), len(missing.names), ranks.world, shown=first)
     if changed:
-        progress.say(f"{changed} images have changed since, and are labelled again")
+        one = "1 image has changed since, and is labelled again"
+        many = f"{changed} images have changed since, and are labelled again"
+        progress.say(one if changed == 1 else many)
     work = ImageWork(predictor, job, journal, progress)
     threads = max(1, min(MAX_THREADS, len(cpu_cores()) // ranks.local_world))
     try:
@@ -159,11 +161,11 @@ def _load(args: argparse.Namespace, ranks: Ranks) -> Predictor:
 
 def _say(notes: Sequence[str], left_out: int) -> None:
     if left_out:
-        notes = [
-            *notes,
-            f"{left_out} images of earlier runs have no masks, and are left out of formats that "
-            "need them; name these images too",
-        ]
+        them = "1 image of earlier runs has no mask, and is"
+        if left_out > 1:
+            them = f"{left_out} images of earlier runs have no masks, and are"
+        rest = "left out of formats that need them; name these images too"
+        notes = [*notes, f"{them} {rest}"]
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 

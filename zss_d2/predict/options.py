@@ -12,6 +12,10 @@ _OPTIONAL = ("seen_bias", "size", "tile", "batch")
 
 # Of labels in pictures, 0..1, unless another is given.
 OPACITY = 0.5
+# Least and most; what lies outside takes for ever, and can only be a mistake. A side of less than
+# two patches of the usual CLIP shows it nothing; more images at once fill every memory.
+SIDE_PX = 32, 8192
+BATCH = 1, 1024
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,16 @@ class Options:
     def __post_init__(self) -> None:
         for name, kind, least, most in (
             ("seen_bias", Real, -1, 1),
-            ("size", Integral, 0, 65535),
-            ("tile", Integral, 0, 65535),
+            ("size", Integral, *SIDE_PX),
+            ("tile", Integral, *SIDE_PX),
             ("overlap", Real, 0, 0.5),
-            ("batch", Integral, 1, 65535),
+            ("batch", Integral, *BATCH),
         ):
-            value = getattr(self, name)
+            value, may_be_0 = getattr(self, name), name in ("size", "tile")
             if value is None and name in _OPTIONAL:
                 continue
-            if not isinstance(value, kind) or not least <= value <= most:
+            is_number = isinstance(value, kind)
+            if not is_number or not (least <= value <= most or (may_be_0 and value == 0)):
                 number = "a whole number" if kind is Integral else "a number"
-                raise ZssError(f"{name} is {value!r}; give {number} from {least} to {most}")
+                or_0 = "0, or " if may_be_0 else ""
+                raise ZssError(f"{name} is {value!r}; give {or_0}{number} from {least} to {most}")

@@ -38,16 +38,17 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-def whole(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
-    """The ``type`` of an argument that is a whole number from ``low`` to ``high``."""
+def whole(low: int, high: int = MAX_COUNT, or_0: bool = False) -> Callable[[str], int]:
+    """The ``type`` of an argument that is a whole number from ``low`` to ``high``, or 0 as well."""
+    zero = "0, or " if or_0 else ""
 
     def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{value} is too small; give {low} or more")
+        if value < low and not (or_0 and value == 0):
+            raise argparse.ArgumentTypeError(f"{value} is too small; give {zero}{low} or more")
         if value > high:
             raise argparse.ArgumentTypeError(f"{text:.20} is too large; give {high} or less")
         return value
