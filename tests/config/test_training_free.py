@@ -16,7 +16,7 @@ from zss_d2.engine import load_config
 from zss_d2.evaluation.results import protocol_of
 
 METHODS = ("maskclip", "sclip", "clearclip", "naclip", "resclip", "clip_surgery", "gem")
-SETS = ("voc20", "voc21", "context59", "context60", "coco", "mini")
+SETS = ("voc20", "voc21", "context59", "context60", "coco", "ade20k", "cityscapes", "mini")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +53,8 @@ def test_each_method_has_one_for_each_benchmark(method, name):
     assert bool(tokens.get("DENSE.RESCLIP_WEIGHT")) == (method == "resclip")
     if name == "mini":
         return
-    assert protocol["min_size"] == (448 if method == "clearclip" else 336)
+    usual = 560 if name == "cityscapes" else 336
+    assert protocol["min_size"] == (448 if method == "clearclip" else usual)
     assert protocol["slide"] == {"crop": 224, "stride": 112}
     assert protocol["position_resize"] == "bicubic"
     assert ("background" in protocol["words"]) == (name == "voc21")

@@ -152,7 +152,8 @@ def test_the_configs_find_their_data(trees, name, run_check):
 
 def test_a_config_that_would_train_on_them_is_refused_by_check(trees, run_check, tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(f"_BASE_: {ROOT / 'configs/Base-ADE20K.yaml'}\n")
+    base = ROOT / "configs/Base-TrainingFree-ADE20K.yaml"
+    path.write_text(f"_BASE_: {base}\nSOLVER: {{MAX_ITER: 5}}\n")
     status, _, errors = run_check(path)
     assert status == 2
     assert "DATASETS.TRAIN zss_ade20k150_train has no seen classes" in errors[0]
