@@ -17,11 +17,13 @@ from pycocotools import mask
 from zss_d2.data.files.images import read_mask
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, write_results
+from zss_d2.evaluation import evaluator as evaluator_module
 from zss_d2.evaluation.counts import counts_file, read_counts
 from zss_d2.evaluation.evaluator import format_table
 from zss_d2.evaluation.metrics import confusion_matrix, summarise
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
 from zss_d2.modeling.inference import LabelsOnly
+from zss_d2.modeling.inference.argmax import LabelsNow
 
 NAME = "evaluator_test"
 CLASSES = ["sky", "dog", "grass", "cat", "never"]
@@ -130,6 +132,48 @@ def test_nan_is_an_error(dataset):
     scores = torch.full((5, 20, 30), float("nan"))
     with pytest.raises(ZssError, match="0.jpg: the scores hold NaN"):
         ZeroShotSemSegEvaluator(NAME).process(dataset[:1], [{"sem_seg": scores}])
+
+
+@pytest.fixture
+def waits_for_three(monkeypatch):
+    """As on a GPU, where images are counted before anybody waits for it."""
+    monkeypatch.setattr(evaluator_module, "_most_pending", lambda counts: 3)
+
+
+def test_images_that_nobody_waited_for_are_counted_the_same(dataset, tmp_path, monkeypatch):
+    outputs, results = predictions(dataset), []
+    for folder, most in (("a", 3), ("b", 1)):
+        monkeypatch.setattr(evaluator_module, "_most_pending", lambda counts, most=most: most)
+        evaluator = ZeroShotSemSegEvaluator(NAME, output_dir=str(tmp_path / folder), per_image=True)
+        evaluator.process(dataset, outputs)
+        assert len(evaluator._pending) == len(dataset) % most
+        metrics = evaluator.evaluate()["sem_seg"]
+        results.append((metrics, read_counts(counts_file(tmp_path / folder, NAME))))
+    (metrics, stored), (expected, expected_counts) = results
+    assert metrics == pytest.approx(expected, abs=0, nan_ok=True)
+    assert stored.images.keys == expected_counts.images.keys
+    for name in ("cells", "values", "starts"):
+        assert np.array_equal(getattr(stored.images, name), getattr(expected_counts.images, name))
+
+
+def test_nan_that_is_found_later_names_its_image(dataset, monkeypatch, waits_for_three):
+    damaged = iter([False, True, False, False])
+    monkeypatch.setattr(
+        evaluator_module,
+        "labels_now",
+        lambda scores: LabelsNow(scores.argmax(dim=0), torch.tensor(next(damaged))),
+    )
+    evaluator, outputs = ZeroShotSemSegEvaluator(NAME), predictions(dataset)
+    evaluator.process(dataset[:2], outputs[:2])
+    with pytest.raises(ZssError, match="1.jpg: the scores hold NaN, .*earlier checkpoint"):
+        evaluator.process(dataset[2:], outputs[2:])
+
+
+def test_of_a_batch_the_damaged_mask_is_named(dataset):
+    outputs = predictions(dataset)
+    Image.fromarray(np.full((31, 17), 77, np.uint8)).save(dataset[2]["sem_seg_file_name"])
+    with pytest.raises(ZssError, match=r"2.png: value 77 \(527 pixels\) outside 0..4 and"):
+        ZeroShotSemSegEvaluator(NAME).process(dataset, outputs)
 
 
 def test_labels_alone_count_as_their_scores(dataset):

@@ -6,6 +6,7 @@ from zss_d2.evaluation.metrics import (
     absent_as_zero_note,
     class_iou,
     confusion_matrix,
+    count_values,
     harmonic_mean,
     mean_over_present,
     pixel_accuracy,
@@ -51,6 +52,23 @@ def test_the_ignore_label_may_be_far_away_or_among_the_classes():
     assert confusion_matrix(prediction, truth, 2, 65535).tolist() == [[1, 0], [0, 1]]
     truth = torch.tensor([0, 0, 1])
     assert confusion_matrix(prediction, truth, 2, 0).tolist() == [[0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_counting_without_waiting_is_bincount(dtype):
+    values = torch.randint(0, 7, (5, 30), dtype=dtype)
+    expected = torch.bincount(values.flatten().long(), minlength=11)
+    assert torch.equal(count_values(values, 11), expected)
+    assert not count_values(values[:0], 11).any()
+
+
+@pytest.mark.parametrize("num_classes", [255, 256, 300])
+def test_classes_that_do_not_fit_into_eight_bits(num_classes):
+    last = num_classes - 1
+    truth = torch.tensor([last, 0, 65535, last])
+    counts = confusion_matrix(torch.tensor([last, last, 0, 0]), truth, num_classes, 65535)
+    assert counts.sum() == 3
+    assert counts[last, last] == counts[last, 0] == counts[0, last] == 1
 
 
 def test_a_single_class():

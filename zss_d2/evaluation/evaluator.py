@@ -6,10 +6,11 @@ import json
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,22 +31,51 @@ from zss_d2.evaluation.counts import (
     sparse,
     write_counts,
 )
-from zss_d2.evaluation.metrics import absent_as_zero_note, confusion_matrix, summarise
+from zss_d2.evaluation.metrics import (
+    absent_as_zero_note,
+    count_pairs,
+    summarise,
+    truth_columns,
+)
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
 from zss_d2.evaluation.results import check_dataset_name
-from zss_d2.modeling.inference import NanScoresError, argmax_labels
+from zss_d2.modeling.inference import NanScoresError
+from zss_d2.modeling.inference.argmax import LabelsNow, labels_now
+from zss_d2.utils.cores import cpu_cores
 from zss_d2.utils.text import one_line
 from zss_d2.utils.writing import write_atomic
 
 logger = logging.getLogger(__name__)
 
 
+# Threads that read the ground truth of a batch, at most.
+READERS = 8
+# Confusion matrices of single images that wait on a GPU: at most so many, and so many numbers.
+_PENDING = 64
+_PENDING_NUMBERS = 1 << 24
+
+
+class _Counted(NamedTuple):
+    """What was counted of an image, where its prediction is."""
+
+    key: str
+    file_name: str
+    counts: Tensor  # (K, K) int64
+    is_nan: Tensor  # () bool: its scores are, so that the counts mean nothing
+
+
+def _most_pending(counts: Tensor) -> int:
+    """Images that are counted before anybody waits for it."""
+    return 1 if counts.device.type == "cpu" else min(_PENDING, _PENDING_NUMBERS // counts.numel())
+
+
 class ZeroShotSemSegEvaluator(SemSegEvaluator):
     """Reports pAcc, mIoU, mIoU-S, mIoU-U, hIoU and per-class IoU beside Detectron2's keys.
 
-    Pixels are counted where the prediction is, and no prediction is kept unless it is to be
-    written. The unseen classes are those of the metadata. Detectron2's `process` and `evaluate`
-    would encode every prediction, and on upstream compute boundary IoU, whether wanted or not.
+    Pixels are counted where the prediction is; on a GPU nobody waits for that but after many
+    images. No prediction is kept unless it is to be written. The unseen classes are those of the
+    metadata. Detectron2's `process` and `evaluate` would encode every prediction, and on upstream
+    compute boundary IoU, whether wanted or not.
     """
 
     def __init__(
@@ -95,6 +125,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         super().reset()
         self._done: list[str] = []
         self._images: list[ImageEntry] = []
+        self._pending: list[_Counted] = []
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping]) -> None:
         """Add images to the counts.
@@ -104,9 +135,11 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             outputs: dicts with ``sem_seg`` (K, H, W), the scores at the original size.
 
         Raises:
-            ZssError: scores that do not fit the ground truth or the number of classes, or NaN.
+            ZssError: scores that do not fit the ground truth or the number of classes, or NaN; a
+                GPU is asked about NaN up to `_PENDING` images later.
         """
-        for item, output in zip(inputs, outputs, strict=True):
+        files = [self.input_file_to_gt_file[item["file_name"]] for item in inputs]
+        for item, output, columns in zip(inputs, outputs, self._truths(files), strict=True):
             scores = output["sem_seg"]
             file_name = item["file_name"]
             if len(scores.shape) != 3 or scores.shape[0] != self._num_classes:
@@ -116,28 +149,53 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
                     "for another vocabulary"
                 )
             try:
-                labels = argmax_labels(scores)
+                best = labels_now(scores)
             except NanScoresError as error:
                 raise ZssError(f"{file_name}: {error}") from error
-            self._count(item, labels)
+            self._count(item, best, columns)
             self._done.append(file_name)
             if self._write_predictions != "none":
-                self._keep_prediction(item, labels.cpu().numpy())
+                self._keep_prediction(item, best.labels.cpu().numpy())
 
-    def _count(self, item: Mapping[str, Any], labels: Tensor) -> None:
-        truth_file = self.input_file_to_gt_file[item["file_name"]]
-        # A copy, as torch wants to be able to write to it.
-        truth = torch.from_numpy(self._encoding.read(truth_file).copy())
+    def _truths(self, files: Sequence[str]) -> Iterator[np.ndarray]:
+        """Columns of the ground truth, file by file, see `truth_columns`; read in threads."""
+        if len(files) == 1:
+            yield self._read_truth(files[0])
+            return
+        with ThreadPoolExecutor(min(len(files), READERS, len(cpu_cores()))) as pool:
+            yield from pool.map(self._read_truth, files)
+
+    def _read_truth(self, file: str) -> np.ndarray:
+        truth = self._encoding.read(file)
         try:
-            counts = confusion_matrix(labels, truth, self._num_classes, self._ignore_label).numpy(
-                force=True
-            )
+            return truth_columns(truth, self._num_classes, self._ignore_label)
         except ValueError as error:
+            raise ZssError(f"{file}: {error}; {self._encoding.remedy}") from error
+
+    def _count(self, item: Mapping[str, Any], best: LabelsNow, columns: np.ndarray) -> None:
+        try:
+            counts = count_pairs(best.labels, columns, self._num_classes, self._ignore_label)
+        except ValueError as error:
+            truth_file = self.input_file_to_gt_file[item["file_name"]]
             raise ZssError(f"{truth_file}: {error}; {self._encoding.remedy}") from error
-        # Rows are predictions there as well; the last column, of ignored pixels, stays empty.
-        self._conf_matrix[:-1, :-1] += counts
-        if self._per_image:
-            self._images.append(sparse(image_key(item), counts))
+        self._pending.append(_Counted(image_key(item), item["file_name"], counts, best.is_nan))
+        if len(self._pending) >= _most_pending(counts):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Add up what was counted where the predictions are, and wait for it there."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        damaged = torch.stack([image.is_nan for image in pending]).tolist()
+        counts = torch.stack([image.counts for image in pending]).numpy(force=True)
+        for image, of_image, is_nan in zip(pending, counts, damaged, strict=True):
+            if is_nan:
+                raise ZssError(f"{image.file_name}: {NanScoresError()}")
+            # Rows are predictions there as well; the last column, of ignored pixels, stays empty.
+            self._conf_matrix[:-1, :-1] += of_image
+            if self._per_image:
+                self._images.append(sparse(image.key, of_image))
 
     def _keep_prediction(self, item: Mapping[str, Any], labels: np.ndarray) -> None:
         if self._write_predictions == "png":
@@ -153,6 +211,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         Raises:
             ZssError: not every image was evaluated exactly once, or none has a labelled pixel.
         """
+        self._settle()
         mine = self._conf_matrix[:-1, :-1], self._done, self._images, self._predictions
         shares = comm.gather(mine) if self._distributed else [mine]
         if self._distributed and not comm.is_main_process():

@@ -26,34 +26,80 @@ def confusion_matrix(
 ) -> Tensor:
     """Count pixels of two integer label maps of equal shape -> (K, K) int64, rows predictions.
 
-    The counting happens where the prediction is; predictions lie in 0..K-1.
+    The counting happens where the prediction is, and nobody waits for it there; predictions lie in
+    0..K-1.
 
     Raises:
         ValueError: other shapes, or labels outside 0..K-1 that are not the ignore label.
     """
-    if prediction.shape != truth.shape:
+    # The truth comes from a file, so it is in CPU memory.
+    columns = truth_columns(truth.cpu().numpy(), num_classes, ignore_label)
+    return count_pairs(prediction, columns, num_classes, ignore_label)
+
+
+def truth_columns(truth: np.ndarray, num_classes: int, ignore_label: int) -> np.ndarray:
+    """Labels as columns of a confusion matrix with one more for what is ignored, K.
+
+    NumPy is used because torch's threads, which loader workers compete with, cost more than they
+    save on one image.
+
+    Args:
+        truth: integers of any shape.
+
+    Returns:
+        the same shape, in 8 bit if K fits and in 32 otherwise.
+
+    Raises:
+        ValueError: labels outside 0..K-1 that are not the ignore label.
+    """
+    labels = truth.astype(np.int32)
+    if labels.size:
+        _check_labels(labels, num_classes, ignore_label)
+    return np.minimum(labels, num_classes).astype(np.uint8 if num_classes < 256 else np.int32)
+
+
+def count_pairs(
+    prediction: Tensor, columns: np.ndarray, num_classes: int, ignore_label: int
+) -> Tensor:
+    """`confusion_matrix` of a prediction and what `truth_columns` gives.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    if tuple(prediction.shape) != columns.shape:
         raise ValueError(
-            f"the prediction is {tuple(prediction.shape)}, the ground truth {tuple(truth.shape)}"
+            f"the prediction is {tuple(prediction.shape)}, the ground truth {columns.shape}"
         )
-    # The truth comes from a file, so it is in CPU memory. NumPy is used there because torch's
-    # threads, which loader workers compete with, cost more than they save on one image.
-    labels = truth.cpu().numpy().astype(np.int32)
-    if not labels.size:
-        return prediction.new_zeros((num_classes, num_classes), dtype=torch.int64)
-    _check_labels(labels, num_classes, ignore_label)
-    # One more column for what is ignored. (Counting it is faster than leaving pixels out.)
+    # Counting what is ignored is faster than leaving pixels out.
     width = num_classes + 1
-    columns, size = np.minimum(labels, num_classes), num_classes * width
     if prediction.device.type == "cpu":
         pairs = prediction.numpy().astype(np.int32) * np.int32(width) + columns
-        counts = torch.from_numpy(np.bincount(pairs.ravel(), minlength=size))
+        counts = torch.from_numpy(np.bincount(pairs.ravel(), minlength=num_classes * width))
     else:
-        pairs = prediction.int() * width + torch.from_numpy(columns).to(prediction.device)
-        counts = torch.bincount(pairs.view(-1), minlength=size)
+        on_device = _copied(columns, prediction.device)
+        counts = count_values(prediction.int() * width + on_device, num_classes * width)
     counts = counts.view(num_classes, width)[:, :num_classes]
     if ignore_label < num_classes:
         counts[:, ignore_label] = 0
     return counts
+
+
+def count_values(values: Tensor, size: int) -> Tensor:
+    """How often each of 0..size-1 occurs in integers of any shape -> (size,) int64.
+
+    ``torch.bincount`` does it too, but looks for the largest value first, and has the CPU wait.
+    """
+    flat = values.reshape(-1).long()
+    counts = torch.zeros(size, dtype=torch.int64, device=flat.device)
+    return counts.scatter_add_(0, flat, torch.ones_like(flat))
+
+
+def _copied(array: np.ndarray, device: torch.device) -> Tensor:
+    """On the device; to a GPU on its way there, from memory that stays where it is until then."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _check_labels(truth: np.ndarray, num_classes: int, ignore_label: int) -> None:

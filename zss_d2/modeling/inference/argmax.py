@@ -29,6 +29,13 @@ class Best(NamedTuple):
     scores: Tensor  # (H, W), single precision
 
 
+class LabelsNow(NamedTuple):
+    """Labels that nobody has waited for, and whether they mean something."""
+
+    labels: Tensor  # (H, W), as of `Best`
+    is_nan: Tensor  # () bool, on the same device: a score is NaN
+
+
 class LabelsOnly:
     """Stands for scores (K, H, W) that would be too large: knows their shape and the best ones."""
 
@@ -74,6 +81,20 @@ def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
         NanScoresError: a score is NaN.
     """
     return scores.labels if isinstance(scores, LabelsOnly) else best_class(scores).labels
+
+
+def labels_now(scores: Tensor | LabelsOnly) -> LabelsNow:
+    """As `argmax_labels`, but on a GPU it is for the caller to look whether scores are NaN.
+
+    Raises:
+        NanScoresError: a score is NaN, on a CPU.
+    """
+    if isinstance(scores, LabelsOnly) and scores.scores is None:
+        return LabelsNow(scores.labels, torch.zeros((), dtype=torch.bool, device=scores.device))
+    best = best_class(scores, wait=False)
+    if best.scores.device.type == "cpu":  # where it was looked for
+        return LabelsNow(best.labels, torch.tensor(False))
+    return LabelsNow(best.labels, best.scores.isnan().any())
 
 
 def best_class(scores: Tensor | LabelsOnly, wait: bool = True) -> Best:
