@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import DEVICES
 from tests.modeling.all_methods import METHODS, TRAINED, WITH_VARIANTS
 from tests.modeling.method_tester import batch
 from zss_d2.engine import ZeroShotTrainer
+from zss_d2.modeling.inference.graphs import BEFORE_RECORDING
 
 gpu = pytest.mark.gpu
 BFLOAT16 = ("MODEL.AUTOCAST", "bfloat16")
@@ -148,3 +151,81 @@ def test_an_evaluation_counts_the_same_pixels(toy_voc, make_cfg, tmp_path, metho
             counts.append(stored["confusion"].astype(int))
     assert counts[0].sum() == counts[1].sum() > 0
     assert np.abs(counts[0] - counts[1]).sum() < 0.01 * counts[0].sum()
+
+
+class Waits(TorchDispatchMode):
+    """Refuses what has a CPU wait for the value of a tensor, on any device.
+
+    Not comparisons of whole tensors: prompts of a text tower on a CPU are compared.
+    """
+
+    NAMES = ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "_unique2")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in self.NAMES
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def nobody_waits(device: str) -> Iterator[None]:
+    with Waits():
+        if device != "cuda":
+            yield
+            return
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_test_waits_for_no_value(toy_voc, make_cfg, method, device, windows):
+    """Of anything on the GPU, from the images to the counts; once embeddings are there."""
+    cfg = make_cfg(
+        *(*METHODS[method], "MODEL.DEVICE", device, "TEST.BATCH", 4, "TEST.SEEN_BIAS", 0.1),
+        *("TEST.FLIP", windows, "TEST.SCALES", (1.0, 0.75) if windows else (1.0,)),
+        *("TEST.SLIDE.ENABLED", windows, "TEST.SLIDE.CROP", 128, "TEST.SLIDE.STRIDE", 96),
+        *("DATALOADER.NUM_WORKERS", 0),
+    )
+    model = build_model(cfg).eval()
+    inputs = next(iter(ZeroShotTrainer.build_test_loader(cfg, "zss_voc_val")))
+    evaluator = ZeroShotTrainer.build_evaluator(cfg, "zss_voc_val")
+    for names in (model.classes, (*model.classes[1:], model.classes[0])):
+        named = [{**item, "vocabulary": names} for item in inputs]
+        with torch.inference_mode():
+            model(named)
+            with nobody_waits(device):
+                evaluator.process(named, model(named))
+    assert len(evaluator._done) == 2 * len(inputs)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cpu", ()), *(pytest.param("cuda", x, marks=gpu) for x in ((), BFLOAT16))],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_replayed_launches_give_what_the_network_gives(make_cfg, method, device, precision):
+    """Also once the weights have changed, and with word lists in turns."""
+    _, plain = pair(make_cfg, method, device, *precision)
+    _, model = pair(make_cfg, method, device, *precision, "TEST.CUDA_GRAPHS", True, "TEST.BATCH", 2)
+    model.load_state_dict(plain.state_dict())
+    model, plain = model.eval(), plain.eval()
+    items = batch((64, 64), (64, 64), (64, 64))
+    rounding = {"atol": 0.01, "rtol": 0} if precision else {"atol": 1e-4, "rtol": 1e-4}
+    for _ in range(2):
+        for names in (model.classes, ("dog", "cat", "sheep")):
+            named = [{**item, "vocabulary": names} for item in items]
+            with torch.inference_mode():
+                expected = plain(named)
+                for _ in range(BEFORE_RECORDING + 2 if device == "cuda" else 1):
+                    results = model(named)
+            for one, other in zip(results, expected, strict=True):
+                torch.testing.assert_close(one["sem_seg"], other["sem_seg"], **rounding)
+        assert len(model._graphs) == (4 if device == "cuda" else 0)
+        with torch.no_grad():
+            for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+                one.mul_(1.001)
+                other.mul_(1.001)

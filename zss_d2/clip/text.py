@@ -213,7 +213,8 @@ class TextEncoder(nn.Module):
         """Drop the classifiers of other weights.
 
         The frozen tower counts as changed when a tensor is replaced or written to. The prompts are
-        compared by value: not all that trains them leaves a trace.
+        compared by value: not all that trains them leaves a trace. On a GPU that would have the CPU
+        wait at every image; there they count as the tower does, and training mode forgets all.
         """
         tower = [
             (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
@@ -222,6 +223,9 @@ class TextEncoder(nn.Module):
             if parameter is not None
         ]
         prompts = None if self.prompts is None else self.prompts.tokens.detach()
+        if prompts is not None and prompts.device.type != "cpu":
+            version = 0 if prompts.is_inference() else prompts._version
+            tower, prompts = [*tower, (prompts.data_ptr(), version)], None
         if self._made_with[0] != tower or not _same(self._made_with[1], prompts):
             self._classifiers.clear()
             self._made_with = (tower, None if prompts is None else prompts.clone())

@@ -88,7 +88,8 @@ class Windows:
                 # A copy, as it is added to, and so that no batch of windows is kept alive.
                 total = next(scores).clone()
                 if self.blend:
-                    total *= (row_weights[:, None] * column_weights).to(total)
+                    weights = row_weights[:, None] * column_weights
+                    total *= weights.to(total, non_blocking=True)
                 known = 0
                 if before is not None:
                     known = before.shape[2]
@@ -102,8 +103,8 @@ class Windows:
                         below = total.new_empty(len(total), total.shape[1] - rows, width)
                     below[..., left:next_left] = total[:, rows:, :columns]
                 before = total[..., columns:]
-                row_counts = row_counts.to(total.device)
-                column_counts = column_counts.to(total.device)
+                row_counts = row_counts.to(total.device, non_blocking=True)
+                column_counts = column_counts.to(total.device, non_blocking=True)
                 count = row_counts[top:next_top, None] * column_counts[left:next_left]
                 mean = total[:, :rows, :columns] / count
                 yield slice(top, next_top), slice(left, next_left), mean
