@@ -2,6 +2,7 @@
 """LDVC and ZegCLIP per 512 x 512 image, as ratios to the bare image tower of open_clip, in one run.
 
 python benchmarks/inference.py --repeats 5              # testing
+python benchmarks/inference.py --repeats 5 --batch 16   # also 16 images at once, per image
 python benchmarks/inference.py --repeats 3 --train      # a training step, with peak memory
 
 Random weights: they do not change the time. The class embeddings are cached, as in testing.
@@ -13,6 +14,7 @@ import argparse
 import logging
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 
 import open_clip
 import torch
@@ -33,13 +35,14 @@ def build(config: str, device: str) -> nn.Module:
     return build_model(load_config(config, opts))
 
 
-def inference(model: nn.Module, item: dict) -> Callable[[], object]:
-    """The whole call for one image: normalise, towers, decoder, scores at the image's size."""
+def inference(model: nn.Module, item: dict, batch: int = 1) -> Callable[[], object]:
+    """The whole call for images: normalise, towers, decoder, scores at the image's size."""
     model.eval()
 
     def run() -> None:
+        model.protocol = replace(model.protocol, batch=batch)
         with torch.inference_mode():
-            model([item])
+            model([item] * batch)
 
     return run
 
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512, help="side of the image, px")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, each of every model")
     parser.add_argument("--train", action="store_true", help="a training step instead of testing")
+    parser.add_argument("--batch", type=int, default=1, help="images that are tested at once, too")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     logging.disable(logging.WARNING)  # random weights are meant here
@@ -88,11 +92,19 @@ def main() -> None:
         prepare = training if args.train else inference
         calls = {"open_clip tower": baseline}
         calls |= {type(model).__name__: prepare(model, item) for model in models}
+        images = dict.fromkeys(calls, 1)
+        if args.batch > 1 and not args.train:
+            for model in models:
+                name = f"{type(model).__name__} x {args.batch}"
+                calls[name], images[name] = inference(model, item, args.batch), args.batch
         for name, call in calls.items():
             call()
             if args.train and name != "open_clip tower":
                 print(f"{title}: {name} peak {peak_mib(device):.0f} MiB of the process so far")
-        rounds = in_turn(calls, args.repeats, device)
+        rounds = [
+            {name: seconds / images[name] for name, seconds in times.items()}
+            for times in in_turn(calls, args.repeats, device)
+        ]
         for name in calls:
             median = statistics.median(times[name] for times in rounds)
             print(

@@ -229,7 +229,7 @@ def _add_solver_config(cfg: CN) -> None:
 def _add_test_config(cfg: CN) -> None:
     # Images or windows that the network sees at once, mirrored ones counted, and images that an
     # evaluation loads at once; more need more memory. Scores change by rounding only. 0: 16 on a
-    # GPU, 1 on a CPU, which is not faster in batches.
+    # GPU, 1 on a CPU.
     cfg.TEST.BATCH = 0
     # On a GPU, record the launches of the network as a CUDA graph for inputs of a size that comes
     # up again, such as windows, and replay them. Not measured yet, hence off.

@@ -11,7 +11,8 @@ BACKGROUND = "background"
 """The class of what shows none of the others, where a data set has one."""
 
 # Inputs of the network at once where TEST.BATCH leaves it to the device. A GPU waits for its
-# launches otherwise; on a CPU a batch is not faster (docs/evaluation.md), and needs more memory.
+# launches otherwise; on a CPU only small networks gain (docs/evaluation.md), and one by one gives
+# the same bits whatever comes in together.
 _BATCH = {"cuda": 16}
 
 
