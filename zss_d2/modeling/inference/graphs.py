@@ -82,6 +82,8 @@ class GraphedLogits:
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
         self._recorder: Recorder | None = None
         self._weights: list[tuple[int, int]] | None = None
+        # Where they are; faster than a walk through all modules at every call.
+        self._modules: list[nn.Module] = []
 
     def __len__(self) -> int:
         return len(self._records)
@@ -128,14 +130,18 @@ class GraphedLogits:
 
         Not all that trains them leaves a trace: a segmentor forgets them in training mode too.
         """
+        self._modules = self._modules or list(module.modules())
         weights = [
             (x.data_ptr(), 0 if x.is_inference() else x._version)
-            for tensors in (module.parameters(), module.buffers())
-            for x in tensors
+            for part in self._modules
+            for tensors in (part._parameters, part._buffers)
+            for x in tensors.values()
+            if x is not None
         ]
         if weights != self._weights:
+            modules = self._modules
             self.clear()
-            self._weights = weights
+            self._weights, self._modules = weights, modules
 
     def _is_due(self, key: Hashable) -> bool:
         count = self._counts.pop(key, 0)
