@@ -4,7 +4,8 @@
 python benchmarks/training_free.py --size 448 --repeats 5
 
 One ViT-B/16 with random weights, which do not change the time, serves all of them, in turns. The
-settings are those of configs/<method>_voc.yaml; scores and windows are left out.
+settings are those of configs/<method>_voc20.yaml; scores and windows are left out. Multiply-adds
+are counted too, as a ratio that no other process changes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from inference import seconds
+from bench.timing import in_turn, ratios, spread
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from zss_d2.clip import ImageEncoder, build_clip_towers
 from zss_d2.clip.dense_tokens import DenseTokens
@@ -26,12 +29,12 @@ METHODS = ("maskclip", "sclip", "clearclip", "naclip", "resclip", "clip_surgery"
 TOWER = "open_clip tower"
 
 
-def without_gradients(module: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    def run() -> None:
-        with torch.inference_mode():
-            module(images)
-
-    return run
+def multiply_adds(call: Callable[[], object]) -> int:
+    """Of one call, attention included."""
+    # The counter does not know the fused kernels of a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2
 
 
 def main() -> None:
@@ -45,30 +48,32 @@ def main() -> None:
     visual = build_clip_towers("ViT-B-16", "").image.visual.to(args.device)
     images = torch.randn(1, 3, args.size, args.size, device=args.device)
     modes = {"tokens": DenseTokens.of("tokens")}
-    modes |= {m: DenseTokens.from_config(load_config(f"configs/{m}_voc.yaml")) for m in METHODS}
-    calls = {
+    modes |= {m: DenseTokens.from_config(load_config(f"configs/{m}_voc20.yaml")) for m in METHODS}
+    calls = {TOWER: bare_tower(visual, images)} | {
         name: without_gradients(
             ImageEncoder(visual, prompt_length=0, prompt_dropout=0.0, dense_tokens=mode).eval(),
             images,
         )
         for name, mode in modes.items()
     }
-    calls = {TOWER: bare_tower(visual, images), **calls}
-    for call in calls.values():
-        call()
-    rounds = [
-        {name: seconds(call, args.device) for name, call in calls.items()}
-        for _ in range(args.repeats)
-    ]
+    counts = {name: multiply_adds(call) for name, call in calls.items()}
+    rounds = in_turn(calls, args.repeats, args.device)
     threads = torch.get_num_threads()
     print(f"ViT-B-16, {args.size} x {args.size}, {args.device}, {threads} threads, fp32")
     for name in calls:
-        ratios = [times[name] / times[TOWER] for times in rounds]
         median = statistics.median(times[name] for times in rounds)
         print(
-            f"{name:15s} {median * 1e3:7.0f} ms, ratio {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f}-{max(ratios):.2f})"
+            f"{name:15s} {median * 1e3:7.0f} ms, ratio {spread(ratios(rounds, name, TOWER))}, "
+            f"multiply-adds {counts[name] / counts[TOWER]:.3f}"
         )
+
+
+def without_gradients(module: nn.Module, images: torch.Tensor) -> Callable[[], object]:
+    def run() -> None:
+        with torch.no_grad():
+            module(images)
+
+    return run
 
 
 def bare_tower(visual: nn.Module, images: torch.Tensor) -> Callable[[], object]:
@@ -76,7 +81,7 @@ def bare_tower(visual: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     embed = ImageEncoder(visual, prompt_length=0, prompt_dropout=0.0)._embed
 
     def run() -> None:
-        with torch.inference_mode():
+        with torch.no_grad():
             tokens = visual.transformer(embed(images)[0])
             visual.ln_post(tokens[:, 0]) @ visual.proj
 

@@ -118,7 +118,7 @@ def test_no_weights_of_a_run_or_of_one_that_must_have_some(make_cfg, tmp_path):
         ((), "NACLIP on CLIP zss-tiny"),
         (
             ("MODEL.CLIP.NAME", "mini", "MODEL.CLIP.PRETRAINED", "seed0", *MINI),
-            "NACLIP with ResCLIP's cross-correlation part on CLIP mini",
+            "CLIP Surgery on CLIP mini",
         ),
         (("MODEL.META_ARCHITECTURE", "ZegCLIP", "MODEL.TEXT_PROMPTS.LENGTH", "2"), "NACLIP on"),
     ],
