@@ -283,6 +283,9 @@ def inference_options(run: Run) -> list[tuple[str, list[object]]]:
     if "CUDA_GRAPHS" not in test:
         run.note("TEST.CUDA_GRAPHS: not in this version")
         return [("", keys)]
+    if not run.device.startswith("cuda"):
+        run.note("TEST.CUDA_GRAPHS: of a GPU only")
+        return [("", keys)]
     mark = ", no graphs" if test.CUDA_GRAPHS else ", graphs"
     return [("", keys), (mark, [*keys, "TEST.CUDA_GRAPHS", not test.CUDA_GRAPHS])]
 
