@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gpu import Run
 
 Keep = Callable[[str, str, "bool | None"], None]
+# Measures or looks, in a folder of its own, and keeps what it has found.
+Check = Callable[["Run", Path, Keep], None]
 ROOT = Path(__file__).resolve().parent.parent
 # Largest difference of logits, relative to the largest of them, and of the two best scores of a
 # pixel that may as well change places.
@@ -61,7 +63,7 @@ def launches(call: Callable[[], object], device: str) -> int:
     return sum(e.count for e in averages if any(word in e.key for word in wanted))
 
 
-def agree(run: Run, name: str, keep: Keep) -> None:
+def agree(name: str, run: Run, root: Path, keep: Keep) -> None:
     """The same weights and image, in fp32 without TF32, on the CPU and on the device."""
     cfg = run.config(name, "fp32", "MODEL.DEVICE", "cpu")
     torch.manual_seed(0)
@@ -101,7 +103,7 @@ def layer_types(model: nn.Module, call: Callable[[], object]) -> Counter:
     return seen
 
 
-def autocast(run: Run, keep: Keep) -> None:
+def autocast(run: Run, root: Path, keep: Keep) -> None:
     """Types that networks compute in, by the precision that is asked for."""
     default = run.config("ldvc_voc", "").MODEL.AUTOCAST
     for precision in ("fp32", "bf16", ""):
@@ -127,14 +129,14 @@ def prepared_photos(run: Run, root: Path) -> None:
             generate(location.images, location.masks, number, 15, (500, 375))
 
 
-def loader(run: Run, root: Path, goal: float, keep: Keep) -> None:
+def loader(goal: float, run: Run, root: Path, keep: Keep) -> None:
     """Training images per second from eight workers, or as many as there are cores."""
     prepared_photos(run, root)
     workers = 1 if run.tiny else min(8, len(cpu_cores()))
     cfg = run.config("ldvc_voc", "fp32", "DATALOADER.NUM_WORKERS", workers)
     batches = iter(build_train_loader(cfg))
-    size, first, number = cfg.SOLVER.IMS_PER_BATCH, 1 if run.tiny else 10, 1 if run.tiny else 30
-    for _ in islice(batches, first):
+    size, first, number = cfg.SOLVER.IMS_PER_BATCH, 1 if run.tiny else 24, 1 if run.tiny else 48
+    for _ in islice(batches, first):  # more than lie ready
         pass
     start = time.perf_counter()
     for _ in islice(batches, number):
@@ -173,7 +175,7 @@ def whole_run(run: Run, root: Path, keep: Keep) -> None:
     """Seconds per iteration of a real training, images from files and the optimizer included."""
     prepared_photos(run, root)
     workers = 0 if run.tiny else min(12, len(cpu_cores()))
-    steps = 2 if run.tiny else 16
+    steps = 2 if run.tiny else 12
     for precision in ("bf16", "fp32"):
         opts = ["OUTPUT_DIR", str(root / "out"), "DATALOADER.NUM_WORKERS", workers]
         cfg = run.config("ldvc_voc", precision, *opts)
