@@ -131,8 +131,8 @@ class Run:
 
     def build(self, name: str, precision: str, *opts: object) -> nn.Module:
         cfg = self.config(name, precision, *opts)
-        if "TF32" not in cfg.MODEL:
-            set_tf32(precision)  # earlier versions leave it to torch
+        if precision:
+            set_tf32(precision)  # of backward passes too, and of versions without a key for it
         torch.manual_seed(0)
         return build_model(cfg)
 
