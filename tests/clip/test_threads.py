@@ -16,8 +16,8 @@ from torch import nn
 
 from tests.clip.weights.weight_files import tiny_clip
 from zss_d2.clip import ImageEncoder, build_clip_towers
+from zss_d2.clip.frozen import remembered
 from zss_d2.clip.image import apply_block
-from zss_d2.clip.text import _remembered
 from zss_d2.clip.weights.file import read_file
 
 
@@ -124,7 +124,7 @@ def test_what_is_remembered_may_be_dropped_at_any_time():
     def ask() -> None:
         for n in range(20_000):
             key = n * 7 % 12
-            assert _remembered(cache, (key,), lambda key=key: key) == key
+            assert remembered(cache, (key,), lambda key=key: key, 8) == key
             if n % 100 == 0:
                 cache.clear()
 

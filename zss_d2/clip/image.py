@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,14 @@ from open_clip.transformer import VisionTransformer
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock, with_residual
+from zss_d2.clip.frozen import FrozenCopy, is_traced, remembered, stamp_of
 from zss_d2.errors import ZssError
+
+# Sizes of images whose position embeddings are remembered, a megabyte or two each.
+_GRIDS = 8
 
 
 class ImageFeatures(NamedTuple):
@@ -90,7 +96,8 @@ class ImageEncoder(nn.Module):
     """Frozen ViT of open_clip that returns all tokens; only the prompts learn.
 
     Takes any input size that is a multiple of the patch. Without prompts nothing is kept for the
-    backward pass.
+    backward pass; with them and ``checkpoint_blocks`` only what goes into every block is, and the
+    inside of the blocks is computed a second time there.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class ImageEncoder(nn.Module):
         dense_tokens: str | DenseTokens = "tokens",
         feature_layers: Sequence[int] = (-1,),
         position_resize: str = "bilinear",
+        checkpoint_blocks: bool = False,
     ):
         """
         Args:
@@ -117,6 +125,7 @@ class ImageEncoder(nn.Module):
             feature_layers: blocks, 0-based or from the end, whose dense tokens are returned too.
             position_resize: how position embeddings are brought to another grid, "bilinear" or
                 "bicubic", without antialiasing.
+            checkpoint_blocks: keep less for the backward pass, see above.
 
         Raises:
             ZssError: there is no such block or mode.
@@ -127,6 +136,7 @@ class ImageEncoder(nn.Module):
             dense_tokens = DenseTokens.of(dense_tokens)
         self.dense_tokens = dense_tokens
         self.position_resize = position_resize
+        self.checkpoint_blocks = checkpoint_blocks
         self.patch_size: tuple[int, int] = tuple(visual.patch_size)
         self.embed_dim: int = visual.output_dim
         layers, width = visual.transformer.layers, visual.transformer.width
@@ -143,6 +153,19 @@ class ImageEncoder(nn.Module):
                 layers, prompt_length, width, self.patch_size, prompt_dropout, prompt_projection
             )
         self.prompt_norm = nn.LayerNorm(width, eps=1e-6) if prompt_norm else nn.Identity()
+        self._frozen: FrozenCopy[VisionTransformer] = FrozenCopy()
+        self._positions: OrderedDict[tuple, Tensor] = OrderedDict()
+        self.register_load_state_dict_post_hook(lambda module, _: module._follow())
+
+    def _follow(self) -> None:
+        """After new weights."""
+        self._positions.clear()
+        self._frozen.refresh(self.visual)
+
+    def _apply(self, *args, **kwargs) -> ImageEncoder:
+        self._positions.clear()
+        self._frozen.clear()
+        return super()._apply(*args, **kwargs)
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """As usual, but the frozen tower stays in evaluation mode."""
@@ -154,44 +177,73 @@ class ImageEncoder(nn.Module):
         """Encode normalised images (B, 3, H, W); H and W are multiples of the patch size."""
         learns = any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            tokens, grid = self._embed(images)
+            visual = self._frozen.of(self.visual, images.device)
+            tokens, grid = self._embed(images, visual)
             patches, of_layer, entered = slice(-grid[0] * grid[1], None), {}, {}
-            for index, block in enumerate(self.visual.transformer.resblocks):
+            for index, block in enumerate(visual.transformer.resblocks):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
-                before, tokens = tokens, apply_block(block, tokens)  # (B, 1 + P + N, C)
+                before, tokens = tokens, self._block(block, tokens)  # (B, 1 + P + N, C)
                 if index in self.feature_layers:
                     of_layer[index] = tokens[:, patches]
                 if index in self._seen_blocks:
                     entered[index] = SeenBlock(block, before)
             seen = tuple(entered[index] for index in self._seen_blocks)
             last = self.dense_tokens.mode(LastBlock(block, before, tokens, grid, seen))
-            joint = self._to_joint(torch.cat([tokens[:, :1], last], dim=1))
+            joint = self._to_joint(torch.cat([tokens[:, :1], last], dim=1), visual)
             dense = _to_grid(joint[:, 1:], grid)
             layers = tuple(
-                dense if layer == index else _to_grid(self._to_joint(of_layer[layer]), grid)
+                dense if layer == index else _to_grid(self._to_joint(of_layer[layer], visual), grid)
                 for layer in self.feature_layers
             )
         return ImageFeatures(joint[:, 0], dense, layers)
 
-    def _to_joint(self, tokens: Tensor) -> Tensor:
-        return self.visual.ln_post(self.prompt_norm(tokens)) @ self.visual.proj
+    def _block(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        if self.checkpoint_blocks and tokens.requires_grad:
+            # Nothing random is in a block; the prompts, which have dropout, are outside.
+            return checkpoint(
+                apply_block, block, tokens, use_reentrant=False, preserve_rng_state=False
+            )
+        return apply_block(block, tokens)
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        visual = self.visual
+    def _to_joint(self, tokens: Tensor, visual: VisionTransformer | None = None) -> Tensor:
+        """With ``visual`` for the tower, or a copy of it, also below."""
+        visual = visual or self.visual
+        return visual.ln_post(self.prompt_norm(tokens)) @ visual.proj
+
+    def _embed(
+        self, images: Tensor, visual: VisionTransformer | None = None
+    ) -> tuple[Tensor, tuple[int, int]]:
+        visual = visual or self.visual
         patches = visual.conv1(images)  # (B, C, h, w)
         grid = (patches.shape[2], patches.shape[3])
         cls = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
         tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
-        position = resample_abs_pos_embed(
-            visual.positional_embedding[None],
+        return visual.ln_pre(tokens + self._position(grid, tokens.dtype)), grid
+
+    def _position(self, grid: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Position embeddings (1, 1 + h * w, C) of a grid, remembered of the last few."""
+        learned = self.visual.positional_embedding
+        # A CUDA graph goes on reading what is only remembered here for a while.
+        captured = learned.is_cuda and torch.cuda.is_current_stream_capturing()
+        if captured or is_traced() or learned.requires_grad:
+            return self._resampled(grid).to(dtype)
+
+        def make() -> Tensor:
+            with torch.inference_mode(False), torch.no_grad():
+                return self._resampled(grid).to(dtype)
+
+        return remembered(self._positions, (grid, dtype, stamp_of(learned)), make, _GRIDS)
+
+    def _resampled(self, grid: tuple[int, int]) -> Tensor:
+        return resample_abs_pos_embed(
+            self.visual.positional_embedding[None],
             list(grid),
-            list(visual.grid_size),
+            list(self.visual.grid_size),
             num_prefix_tokens=1,
             interpolation=self.position_resize,
             antialias=False,
         )
-        return visual.ln_pre(tokens + position.to(tokens.dtype)), grid
 
 
 def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import open_clip
 import torch
@@ -14,11 +12,11 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.clip.frozen import FrozenCopy, remembered, stamp_of
 from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
 from zss_d2.clip.wording import ClassTokens, PromptSettings, Tokenizer, class_tokens
 from zss_d2.errors import ZssError
-
-T = TypeVar("T")
+from zss_d2.utils.tf32 import tf32
 
 # Sentences per pass of the text tower; bounds memory for thousands of names times templates.
 _BATCH = 256
@@ -81,8 +79,18 @@ class TextEncoder(nn.Module):
         self._made_with: tuple[list, Tensor | None] = ([], None)
         # Where the frozen weights are; faster than a walk through all modules at every call. Not
         # their dicts, which torch.export replaces.
-        self._frozen = list(self.modules())
-        self.register_load_state_dict_post_hook(lambda module, _: module._classifiers.clear())
+        self._modules_watched = list(self.modules())
+        self._frozen: FrozenCopy[tuple] = FrozenCopy()
+        self.register_load_state_dict_post_hook(lambda module, _: module._follow())
+
+    def _follow(self) -> None:
+        """After new weights."""
+        self._classifiers.clear()
+        self._frozen.refresh(self._in_products)
+
+    @property
+    def _in_products(self) -> tuple:
+        return self.transformer, self.text_projection
 
     @property
     def identity(self) -> ClipIdentity:
@@ -119,7 +127,7 @@ class TextEncoder(nn.Module):
             )
         ids = ids.repeat(-(-length // len(ids)))[:length]
         tokens = torch.cat([sentence[0, :1], ids])[None].to(self.token_embedding.weight.device)
-        *inputs, _ = self._layer_inputs(tokens)
+        *inputs, _ = self._layer_inputs(tokens, self.transformer)
         self.prompts = TextPrompts(torch.cat(inputs)[:, 1:], dropout)
         self._prompt_ids = ids
         self._tokens.clear()
@@ -135,6 +143,8 @@ class TextEncoder(nn.Module):
 
     def _apply(self, *args, **kwargs) -> TextEncoder:
         self._classifiers.clear()
+        self._tokens.clear()
+        self._frozen.clear()
         return super()._apply(*args, **kwargs)
 
     def encode(self, tokens: Tensor) -> Tensor:
@@ -143,21 +153,30 @@ class TextEncoder(nn.Module):
         Attention is causal, so positions behind the last end-of-text token cannot change the result
         and are not computed.
         """
-        if self.attn_mask is not None:
-            tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
-        for states in self._layer_inputs(tokens):
+        tokens = self._to_device(self._shortened(tokens))
+        transformer, projection = self._frozen.of(self._in_products, tokens.device)
+        for states in self._layer_inputs(tokens, transformer):
             last = states
         x = text_global_pool(self.ln_final(last), tokens, self.pool_type, eos_token_id=self.eos_id)
-        if isinstance(self.text_projection, nn.Linear):
-            return self.text_projection(x)
-        return x if self.text_projection is None else x @ self.text_projection
+        if isinstance(projection, nn.Linear):
+            return projection(x)
+        return x if projection is None else x @ projection
 
-    def _layer_inputs(self, tokens: Tensor) -> Iterator[Tensor]:
+    def _shortened(self, tokens: Tensor) -> Tensor:
+        """Without positions behind the last end of a text, where that changes nothing."""
+        if self.attn_mask is None:
+            return tokens
+        return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+
+    def _to_device(self, tokens: Tensor) -> Tensor:
+        return tokens.to(self.ln_final.weight.device, non_blocking=True)
+
+    def _layer_inputs(self, tokens: Tensor, transformer: nn.Module) -> Iterator[Tensor]:
         """What enters every layer for token ids (N, T), prompts included, and the last output."""
         length = tokens.shape[1]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
         x = self.token_embedding(tokens) + self.positional_embedding[:length]
-        for layer, block in enumerate(self.transformer.resblocks):
+        for layer, block in enumerate(transformer.resblocks):
             if self.prompts is not None:
                 x = self.prompts(x, layer)
             yield x
@@ -183,7 +202,9 @@ class TextEncoder(nn.Module):
         learns = self.prompts is not None and self.prompts.training
         if torch.compiler.is_compiling() and not learns:
             return self._constant(key)
-        sentences = _remembered(self._tokens, key, lambda: self._tokenize(class_names, prompts))
+        sentences = remembered(
+            self._tokens, key, lambda: self._tokenize(class_names, prompts), _VOCABULARIES
+        )
         if learns:
             return self._embed_classes(sentences, len(words))
         self._forget_if_changed()
@@ -195,10 +216,11 @@ class TextEncoder(nn.Module):
                 torch.inference_mode(False),
                 torch.no_grad(),
                 torch.autocast(device, enabled=False),
+                tf32(False),
             ):
                 return self._embed_classes(sentences, len(words))
 
-        return _remembered(self._classifiers, key, remember)
+        return remembered(self._classifiers, key, remember, _VOCABULARIES)
 
     def _constant(self, key: tuple) -> Tensor:
         known = self._classifiers.get(key)
@@ -217,27 +239,25 @@ class TextEncoder(nn.Module):
         wait at every image; there they count as the tower does, and training mode forgets all.
         """
         tower = [
-            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-            for module in self._frozen
+            stamp_of(parameter)
+            for module in self._modules_watched
             for parameter in module._parameters.values()
             if parameter is not None
         ]
         prompts = None if self.prompts is None else self.prompts.tokens.detach()
         if prompts is not None and prompts.device.type != "cpu":
-            version = 0 if prompts.is_inference() else prompts._version
-            tower, prompts = [*tower, (prompts.data_ptr(), version)], None
+            tower, prompts = [*tower, stamp_of(self.prompts.tokens)], None
         if self._made_with[0] != tower or not _same(self._made_with[1], prompts):
             self._classifiers.clear()
             self._made_with = (tower, None if prompts is None else prompts.clone())
 
     def _embed_classes(self, sentences: ClassTokens, classes: int) -> Tensor:
         """The tower in the precision that is on, the means over sentences in single precision."""
-        tokens = sentences.tokens.to(self.ln_final.weight.device)
-        features = torch.cat([self.encode(chunk) for chunk in tokens.split(_BATCH)])
+        features = torch.cat([self.encode(chunk) for chunk in sentences.tokens.split(_BATCH)])
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         features = F.normalize(features, dim=-1)
         total = features.new_zeros(classes, features.shape[1])
-        total = total.index_add(0, sentences.owner.to(features.device), features)
+        total = total.index_add(0, self._to_device(sentences.owner), features)
         return F.normalize(total, dim=-1)
 
     def _tokenize(self, class_names: Sequence[str], prompts: PromptSettings) -> ClassTokens:
@@ -254,21 +274,6 @@ class TextEncoder(nn.Module):
             )
         with_room = [tokens[:, :1], room, tokens[:, 1 : tokens.shape[1] - room.shape[1]]]
         return ClassTokens(torch.cat(with_room, dim=1), owner)
-
-
-def _remembered(cache: OrderedDict[tuple, T], key: tuple, make: Callable[[], T]) -> T:
-    """What ``cache`` has for a key, made if it has nothing; what was not used for longest goes.
-
-    Other threads may add to the cache or clear it at any point.
-    """
-    value = cache.pop(key, None)
-    if value is None:
-        value = make()
-    cache[key] = value
-    with suppress(KeyError):  # nothing is left to go
-        while len(cache) > _VOCABULARIES:
-            cache.popitem(last=False)
-    return value
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
