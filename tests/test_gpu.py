@@ -23,6 +23,7 @@ from zss_d2.modeling.inference.graphs import BEFORE_RECORDING
 
 gpu = pytest.mark.gpu
 BFLOAT16 = ("MODEL.AUTOCAST", "bfloat16")
+FLOAT32 = ("MODEL.AUTOCAST", "float32")
 AMP = ("SOLVER.AMP.ENABLED", True)
 
 
@@ -89,7 +90,7 @@ def test_bfloat16_stays_near_single_precision(make_cfg, method, device):
     [
         ("cpu", (), torch.float32),
         ("cpu", BFLOAT16, torch.bfloat16),
-        pytest.param("cuda", (), torch.float32, marks=gpu),
+        pytest.param("cuda", FLOAT32, torch.float32, marks=gpu),
         pytest.param("cuda", BFLOAT16, torch.bfloat16, marks=gpu),
         pytest.param("cuda", AMP, torch.float16, marks=gpu),
     ],
@@ -125,6 +126,7 @@ def test_a_training_runs_and_is_tested(toy_voc, make_cfg, method, device, precis
     assert 0 <= results["zss_voc_val"]["pAcc"] <= 100
     expected = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     assert results["provenance"]["device"] == expected
+    assert results["provenance"]["precision"] == model.precision.in_words(training=False)
 
 
 def watch_training(model: nn.Module, part: nn.Module, seen: set[torch.dtype]) -> None:

@@ -205,3 +205,39 @@ def test_a_layer_that_is_not_there_is_named(clip):
 def test_the_backward_pass_keeps_nothing_of_the_embedding(clip):
     """The first block is the first place where something learns."""
     assert not encoder(clip, 2).train()._embed(torch.randn(1, 3, 64, 64))[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_checkpointed_blocks_give_the_same_gradients_and_keep_less(clip, dtype):
+    """To the last bit, with dropout of the prompts; the loss looks at two layers."""
+    images, gradients, kept = torch.randn(2, 3, 64, 64), [], []
+    for checkpoint_blocks in (False, True):
+        torch.manual_seed(0)
+        model = ImageEncoder(
+            *(clip.visual.requires_grad_(False),),
+            prompt_length=3,
+            prompt_dropout=0.4,
+            prompt_norm=True,
+            dense_tokens="value",
+            feature_layers=(0, -1),
+            checkpoint_blocks=checkpoint_blocks,
+        ).train()
+        saved: dict[int, int] = {}
+
+        def note(x, saved=saved):
+            saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        torch.manual_seed(1)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda x: x),
+        ):
+            features = model(images)
+            loss = sum(x.float().square().mean() for x in (features.cls, *features.layers))
+        kept.append(sum(saved.values()))
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert len(gradients[0]) == 4
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[1] < 0.6 * kept[0]

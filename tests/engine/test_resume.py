@@ -233,6 +233,30 @@ def test_what_makes_another_run_is_refused_and_a_switch_allows_it(begun, tmp_pat
     assert (state["images_drawn"], state["seed"], trainer.iter) == (20, 3, 6)
 
 
+@pytest.mark.parametrize("state", ["auto", "of an earlier version"])
+def test_a_precision_by_another_name_is_no_change(begun, tmp_path, caplog, state):
+    checkpoint = tmp_path / "run/model_final.pth"
+    cfg = begun("SOLVER.MAX_ITER", 5, "MODEL.AUTOCAST", "float32")
+    if state == "of an earlier version":
+        content = torch.load(checkpoint, weights_only=True)
+        del content["trainer"]["precision"]
+        content["trainer"]["settings"]["MODEL.AUTOCAST"] = ""
+        torch.save(content, checkpoint)
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        train(cfg, tmp_path / "run")
+    assert "From here on: SOLVER.MAX_ITER was 4 and is 5" in caplog.text
+    assert "AUTOCAST" not in caplog.text
+    assert "before they did" not in caplog.text
+
+
+def test_another_precision_is_said(begun, tmp_path, caplog):
+    train(begun("SOLVER.MAX_ITER", 5, "MODEL.AUTOCAST", "bfloat16"), tmp_path / "run")
+    said = "From here on, networks compute in bfloat16, before they did in float32"
+    assert said in caplog.text
+    assert "MODEL.AUTOCAST was" not in caplog.text
+
+
 def test_a_run_that_ends_before_its_checkpoint_is_refused(begun):
     cfg = begun("SOLVER.MAX_ITER", 3)
     with pytest.raises(ZssError, match="MAX_ITER is 3, but .* has 4 iterations behind it; raise"):

@@ -44,6 +44,9 @@ def test_provenance_identifies_the_run(make_cfg, tmp_path):
     assert provenance["checkpoint_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert (provenance["seed"], provenance["iteration"], provenance["device"]) == (7, 25, "cpu")
     assert provenance["protocol"]["setting"] == "inductive"
+    assert provenance["precision"] == "float32"
+    half = collect_provenance(make_cfg("MODEL.AUTOCAST", "bfloat16"), "", None)
+    assert half["precision"] == "bfloat16"
     other = collect_provenance(make_cfg("SEED", 8), "", None)
     assert other["config_sha256"] != provenance["config_sha256"]
     assert other["checkpoint_sha256"] is None

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly
-from zss_d2.modeling.segmentor import ZeroShotSegmentor
+from zss_d2.modeling.segmentor import ZeroShotSegmentor, ids_present
 
 CLASSES = ("sky", "dog", "grass", "cat")
 SEEN = ("grass", "dog")
@@ -299,3 +299,23 @@ def test_of_several_images_the_damaged_one_is_named():
     items[1]["image"] = torch.full((3, 8, 8), float("nan"))
     with pytest.raises(ZssError, match="b.jpg: the scores hold NaN"):
         net(items)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.int32])
+def test_ids_that_are_present(dtype):
+    torch.manual_seed(0)
+    for shape in ((7, 9), (1, 1), (0, 4)):
+        labels = torch.randint(0, 12, shape).to(dtype)
+        present = [bool((labels == i).any()) for i in range(10)]
+        expected = [*present, bool((labels >= 10).any())]
+        assert ids_present(labels, 10).tolist() == expected
+    assert ids_present(torch.tensor([[-1, 2**40]]), 10).tolist() == [False] * 10 + [True]
+
+
+def test_labels_of_eight_bits_train_as_those_of_64():
+    targets = []
+    for dtype in (torch.int64, torch.uint8):
+        net = model().train()
+        net([item(2, 4, sem_seg=torch.tensor([[1, 2, IGNORE, 1]] * 2).to(dtype))])
+        targets.append(net.seen_targets)
+    assert torch.equal(*targets)

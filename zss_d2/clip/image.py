@@ -224,9 +224,7 @@ class ImageEncoder(nn.Module):
     def _position(self, grid: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """Position embeddings (1, 1 + h * w, C) of a grid, remembered of the last few."""
         learned = self.visual.positional_embedding
-        # A CUDA graph goes on reading what is only remembered here for a while.
-        captured = learned.is_cuda and torch.cuda.is_current_stream_capturing()
-        if captured or is_traced() or learned.requires_grad:
+        if is_traced() or learned.requires_grad:
             return self._resampled(grid).to(dtype)
 
         def make() -> Tensor:

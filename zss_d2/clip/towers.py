@@ -67,6 +67,7 @@ class ClipTowers(NamedTuple):
             "prompt_projection": visual.PROJECTION,
             "prompt_norm": visual.NORM,
             "feature_layers": clip.FEATURE_LAYERS,
+            "checkpoint_blocks": cfg.MODEL.CHECKPOINT_BLOCKS,
         }
         towers = build_clip_towers(
             clip.NAME,
@@ -98,6 +99,7 @@ def build_clip_towers(
     dense_tokens: str | DenseTokens = "tokens",
     feature_layers: Sequence[int] = (-1,),
     position_resize: str = "bilinear",
+    checkpoint_blocks: bool = False,
 ) -> ClipTowers:
     """Build the towers of an open_clip model; their own weights are frozen.
 
@@ -107,8 +109,9 @@ def build_clip_towers(
             the tags ``seed0`` and ``seed1``.
         quick_gelu: "auto", "true" or "false", see `choose_quick_gelu`.
         prompt_length, prompt_dropout, prompt_projection, prompt_norm, dense_tokens,
-            feature_layers, position_resize: of the image tower, see `ImageEncoder`. Language
-            prompts are added to the text tower with `TextEncoder.add_prompts`.
+            feature_layers, position_resize, checkpoint_blocks: of the image tower, see
+            `ImageEncoder`. Language prompts are added to the text tower with
+            `TextEncoder.add_prompts`.
 
     Raises:
         ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit,
@@ -124,6 +127,7 @@ def build_clip_towers(
         dense_tokens=dense_tokens,
         feature_layers=feature_layers,
         position_resize=position_resize,
+        checkpoint_blocks=checkpoint_blocks,
     )
     return assemble_towers(clip, image, name, pretrained)
 

@@ -101,10 +101,18 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.PIXEL_MEAN = []
     cfg.MODEL.PIXEL_STD = []
 
-    # "bfloat16": networks compute in it, on any device; similarities, losses, pseudo labels and
-    # scores are made in single precision. Detectron2's SOLVER.AMP is the other way to the same:
-    # float16 with scaled gradients, in training on a GPU only. Not both.
-    cfg.MODEL.AUTOCAST = ""
+    # What networks compute in; similarities, losses, pseudo labels and scores are made in single
+    # precision whatever it is. auto: bfloat16 on a CUDA device that has it, else float32.
+    # bfloat16, float32: that, on any device. "": float32, of earlier versions. Detectron2's
+    # SOLVER.AMP, float16 with scaled gradients, is for trainings on a GPU only. There it goes
+    # before auto and ""; with the other two it is refused.
+    cfg.MODEL.AUTOCAST = "auto"
+    # On CUDA, let the networks' products and convolutions that are left in float32 use TF32, ten
+    # bits of mantissa. Detectron2's FLOAT32_PRECISION, where it is set, goes before it.
+    cfg.MODEL.TF32 = True
+    # Keep only what goes into the blocks of the image tower for the backward pass of learned
+    # prompts, and compute the rest a second time: less memory, slower.
+    cfg.MODEL.CHECKPOINT_BLOCKS = False
     # Backend of torch.compile for the parts of the model, such as "inductor", which needs a C++
     # compiler; empty: off. The first steps, and the first image of a new size, then take longer.
     cfg.MODEL.COMPILE = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from zss_d2.engine.last_checkpoint import FINAL, checkpoints_of_runs, peek
 from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
+
+# What they come to depends on the device, and is compared in their place.
+_PRECISION_KEYS = ("MODEL.AUTOCAST", "MODEL.TF32", "FLOAT32_PRECISION")
 
 
 def require_folder_for_training(
@@ -93,6 +97,25 @@ def log_changes(changes: ResumeChanges) -> None:
         )
     if changes.adjustable:
         logger.warning("From here on: %s", _listed(changes.adjustable))
+
+
+def without_precision(changes: ResumeChanges) -> ResumeChanges:
+    """Without keys that another value of may mean the same; `precision_of` tells."""
+    kept = {k: v for k, v in changes.adjustable.items() if k not in _PRECISION_KEYS}
+    return replace(changes, adjustable=kept)
+
+
+def precision_of(state: Mapping[str, Any]) -> str:
+    """What a run had its networks compute in until a checkpoint, as `Precision.in_words` says it.
+
+    Args:
+        state: of the trainer, with ``settings``. Earlier versions did not say it and left TF32 off.
+    """
+    settings = state["settings"]
+    earlier = settings.get("MODEL.AUTOCAST") or "float32"
+    if settings.get("SOLVER.AMP.ENABLED"):
+        earlier = "float16 by AMP"
+    return state.get("precision", earlier)
 
 
 def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:

@@ -14,8 +14,9 @@ from torch import nn
 from zss_d2.config.rules import flatten
 from zss_d2.data.pipeline.stream import ResumableLoader
 from zss_d2.engine import optimizer as optim
-from zss_d2.engine.resume import check_settings, log_changes
+from zss_d2.engine.resume import check_settings, log_changes, precision_of, without_precision
 from zss_d2.errors import ZssError
+from zss_d2.modeling.precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class RunState:
         self.images_drawn = 0
         self.allow_changes = False
         self._settings = flatten(cfg)
+        self._precision = Precision.from_config(cfg).in_words(training=True)
         self._stream = loader.stream
         self._images = loader.images
 
@@ -65,6 +67,7 @@ class RunState:
             "images_drawn": self.images_drawn,
             "processes": comm.get_world_size(),
             "settings": self._settings,
+            "precision": self._precision,
             "trained": optim.parameter_names(optimizer, model),
             "memory": {name: part.memory() for name, part in with_memory(model).items()},
         }
@@ -90,7 +93,14 @@ class RunState:
         if "settings" not in state:
             logger.warning("%s is of an earlier version: it does not go on exactly", where)
             return
-        log_changes(check_settings(self.cfg, state, where, self.allow_changes))
+        changes = check_settings(self.cfg, state, where, self.allow_changes)
+        log_changes(without_precision(changes))
+        before = precision_of(state)
+        if before != self._precision:
+            logger.warning(
+                "From here on, networks compute in %s, before they did in %s",
+                *(self._precision, before),
+            )
         if state["images"] != self._images and not self.allow_changes:
             raise ZssError(
                 f"{where} was trained on other images than DATASETS.TRAIN has now; restore them, "

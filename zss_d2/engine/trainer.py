@@ -44,6 +44,7 @@ from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator
 from zss_d2.evaluation.results import describe_protocol, protocol_of
 from zss_d2.modeling.inference import InferenceProtocol
+from zss_d2.modeling.precision import Precision
 from zss_d2.utils.random_streams import STEP, seed_streams
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ class ZeroShotTrainer(DefaultTrainer):
             Interrupted: after a signal.
         """
         try:
-            with interrupt.deferred():
+            # The backward pass, which is outside of the model, is to be as the forward pass.
+            precision = Precision.from_config(self.cfg)
+            with interrupt.deferred(), precision.outside_networks():
                 return super().train()
         except BaseException as error:
             # What a signal breaks may end otherwise, too.

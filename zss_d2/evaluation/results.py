@@ -18,6 +18,7 @@ from zss_d2.config.rules import value_of, without_effect
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
 from zss_d2.modeling.inference import InferenceProtocol
+from zss_d2.modeling.precision import Precision
 from zss_d2.utils.writing import write_atomic
 
 PROVENANCE = "provenance"
@@ -40,7 +41,8 @@ _NEEDED = {
     },
 }
 _OPTIONAL = {"method": str, "seed": int} | dict.fromkeys(
-    ("version", "commit", "uncommitted_changes", "detectron2", "torch", "device"), _PLAIN
+    ("version", "commit", "uncommitted_changes", "detectron2", "torch", "device", "precision"),
+    _PLAIN,
 )
 
 
@@ -154,6 +156,7 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
         "detectron2": detectron2.__version__,
         "torch": torch.__version__,
         "device": _device_name(cfg.MODEL.DEVICE),
+        "precision": Precision.from_config(cfg).in_words(training=False),
         "config_sha256": config_hash(cfg),
         "seed": cfg.SEED,
         "checkpoint": checkpoint,

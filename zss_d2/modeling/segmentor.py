@@ -25,7 +25,7 @@ from zss_d2.modeling.inference import (
     segment_batch,
 )
 from zss_d2.modeling.inference.graphs import GraphedLogits
-from zss_d2.modeling.precision import network_precision, single_precision, to_single
+from zss_d2.modeling.precision import Precision, single_precision, to_single
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class ZeroShotSegmentor(Identified):
         ignore_label: int,
         train_size: Sequence[int] = (0, 0),
         protocol: InferenceProtocol | None = None,
-        autocast: torch.dtype | None = None,
+        precision: Precision | None = None,
         settings: Mapping[str, Any] | None = None,
     ):
         """
@@ -76,9 +76,8 @@ class ZeroShotSegmentor(Identified):
             ignore_label: label of pixels without a usable class.
             train_size: least (height, width) of training images, px; smaller ones are padded.
             protocol: how the scores of a test image are made; None: in one plain pass.
-            autocast: precision of `class_logits` and `training_outputs`; None: that of the weights,
-                or of an autocast around the model, such as AMP. `losses` and scores are in single
-                precision either way.
+            precision: of `class_logits` and `training_outputs`; None: that of the weights, or of an
+                autocast around the model. `losses` and scores are in single precision either way.
             settings: values of `relies_on`.
 
         Raises:
@@ -92,8 +91,11 @@ class ZeroShotSegmentor(Identified):
         self.ignore_label = ignore_label
         self.train_size = tuple(train_size)
         self.protocol = protocol or InferenceProtocol()
-        self.autocast = autocast
-        self.register_buffer("train_id_lut", self._build_train_id_lut(), False)
+        self.precision = precision or Precision()
+        lut = self._build_train_id_lut()
+        self.register_buffer("train_id_lut", lut, False)
+        # Not buffers: labels are looked at on the CPU, before a GPU would have to be waited for.
+        self._forbidden_ids, self._labelled_ids = lut < 0, (lut >= 0) & (lut != ignore_label)
         self._graphs = GraphedLogits()
         self.register_load_state_dict_post_hook(lambda module, _: module._graphs.clear())
         # Batches without a labelled pixel before the first one that has some; None: it has come.
@@ -114,6 +116,13 @@ class ZeroShotSegmentor(Identified):
         require_one_vocabulary(cfg.DATASETS.TRAIN)
         inductive, crop = cfg.ZERO_SHOT.SETTING == "inductive", cfg.INPUT.CROP
         trained = metadata.seen_classes if inductive else metadata.stuff_classes
+        precision = Precision.from_config(cfg)
+        logger.info(
+            "Networks compute in %s in a training and in %s in tests (MODEL.AUTOCAST %r on %s%s)",
+            *(precision.in_words(training=True), precision.in_words(training=False)),
+            *(cfg.MODEL.AUTOCAST, cfg.MODEL.DEVICE),
+            ", SOLVER.AMP" if precision.amp else "",
+        )
         return {
             "pixel_mean": cfg.MODEL.PIXEL_MEAN or pixel_mean,
             "pixel_std": cfg.MODEL.PIXEL_STD or pixel_std,
@@ -123,7 +132,7 @@ class ZeroShotSegmentor(Identified):
             "ignore_label": metadata.ignore_label,
             "train_size": crop.SIZE if crop.ENABLED and crop.PAD else (0, 0),
             "protocol": InferenceProtocol.from_config(cfg),
-            "autocast": getattr(torch, cfg.MODEL.AUTOCAST) if cfg.MODEL.AUTOCAST else None,
+            "precision": precision,
             "settings": cls.settings_from(cfg),
         }
 
@@ -176,8 +185,7 @@ class ZeroShotSegmentor(Identified):
             images = (self.normalise(x["image"]) for x in batched_inputs)
             images = self._pad([self._enlarge(image, 0.0) for image in images])
             targets = self._targets(batched_inputs)
-            self._watch_labels(targets, batched_inputs)
-            with network_precision(self.device, self.autocast):
+            with self.precision.networks(self.device, training=True):
                 outputs = self.training_outputs(images)
             with single_precision(self.device):
                 return self.losses(to_single(outputs), targets)
@@ -185,8 +193,11 @@ class ZeroShotSegmentor(Identified):
 
     def normalise(self, image: Tensor) -> Tensor:
         """RGB in 0..255, (3, H, W) -> what the network takes, on its device."""
-        image = image.to(self.device, non_blocking=self.device.type == "cuda")
-        return (image - self.pixel_mean) / self.pixel_std
+        return (self._to_device(image) - self.pixel_mean) / self.pixel_std
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        """An image or labels of the loader; a GPU that is busy is not waited for."""
+        return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised images (B, 3, H, W) of any size -> logits (B, K, h, w), single precision.
@@ -198,7 +209,7 @@ class ZeroShotSegmentor(Identified):
             images = F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 
         def compute(images: Tensor) -> Tensor:
-            with network_precision(self.device, self.autocast):
+            with self.precision.networks(self.device, training=False):
                 return self.class_logits(images, class_names).float()
 
         if not self.protocol.cuda_graphs:
@@ -263,28 +274,32 @@ class ZeroShotSegmentor(Identified):
         """Padded labels (B, H, W) in `train_classes`.
 
         Raises:
-            ZssError: a label that training must not see, such as an unseen class: a leak.
+            ZssError: a label that training must not see, such as an unseen class: a leak; too many
+                batches without any labelled pixel.
         """
-        targets = []
+        targets, labelled = [], False
         for item in batched_inputs:
-            label = item["sem_seg"].to(self.device)
-            out_of_range = len(self.train_id_lut) - 1
-            known = (label >= 0) & (label < out_of_range)
-            target = self.train_id_lut[label.where(known, out_of_range)]
-            if bool((target < 0).any()):
-                self._report_leak(item, label[target < 0].unique().tolist())
+            present = ids_present(item["sem_seg"], len(self.train_id_lut) - 1)
+            if bool((present & self._forbidden_ids).any()):
+                self._report_leak(item)
+            labelled = labelled or bool((present & self._labelled_ids).any())
+            target = self.train_id_lut[self._to_device(item["sem_seg"]).long()]
             targets.append(self._enlarge(target, self.ignore_label))
+        self._watch_labels(labelled, batched_inputs)
         return ImageList.from_tensors(targets, self.size_divisibility, self.ignore_label).tensor
 
-    def _watch_labels(self, targets: Tensor, batched_inputs: Sequence[Mapping[str, Any]]) -> None:
+    def _watch_labels(self, labelled: bool, batched_inputs: Sequence[Mapping[str, Any]]) -> None:
         """Training on void alone runs, at a loss of 0 or on negatives only, and learns nothing.
+
+        Args:
+            labelled: whether the batch has a labelled pixel.
 
         Raises:
             ZssError: the first `_VOID_BATCHES` batches hold no labelled pixel.
         """
         if self._void_batches is None:
             return
-        if bool((targets != self.ignore_label).any()):
+        if labelled:
             self._void_batches = None
             return
         self._void_batches += 1
@@ -298,10 +313,30 @@ class ZeroShotSegmentor(Identified):
                 "`zss check` and the config, a benchmark or your data set's yaml"
             )
 
-    def _report_leak(self, item: Mapping[str, Any], ids: list[int]) -> None:
+    def _report_leak(self, item: Mapping[str, Any]) -> None:
+        size = len(self._forbidden_ids) - 1
+        found = item["sem_seg"].cpu().unique().tolist()
+        ids = [i for i in found if not 0 <= i < size or self._forbidden_ids[i]]
         names = [self.classes[i] if 0 <= i < len(self.classes) else "no class" for i in ids]
         raise ZssError(
             f"{item.get('file_name', 'a training image')}: labels {ids} ({', '.join(names)}) must "
             f"not reach training, which covers {len(self.labelled_classes)} of {len(self.classes)} "
             "classes; hide them in the mapper or set ZERO_SHOT.SETTING supervised"
         )
+
+
+def ids_present(labels: Tensor, size: int) -> Tensor:
+    """Which of the ids 0..size - 1 occur in labels (H, W).
+
+    Of labels on a GPU this waits for it.
+
+    Returns:
+        (size + 1,) bool, on the CPU; the last entry stands for all ids out of range.
+    """
+    if not labels.numel():
+        return torch.zeros(size + 1, dtype=torch.bool)
+    low, high = map(int, labels.aminmax())
+    if low < 0 or high >= size:
+        labels = labels.long()
+        labels = labels.where((labels >= 0) & (labels < size), size)
+    return labels.flatten().bincount(minlength=size + 1).cpu() > 0

@@ -16,6 +16,7 @@ from zss_d2.config.values import flatten, shown, value_of
 from zss_d2.engine.config_file import FILE_KEYS
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.results import collect_provenance
+from zss_d2.modeling.precision import Precision
 
 if TYPE_CHECKING:
     from zss_d2.predict.options import Options
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 # Parts of the config that results depend on, and of them what they do not, or only by rounding.
 _NODES = ("MODEL", "INPUT", "TEST")
 _FREE_KEYS = {
-    *("MODEL.DEVICE", "MODEL.COMPILE", *FILE_KEYS),
+    *("MODEL.DEVICE", "MODEL.COMPILE", "MODEL.TF32", "MODEL.CHECKPOINT_BLOCKS", *FILE_KEYS),
     *("TEST.PREDICTIONS", "TEST.PER_IMAGE", "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS"),
     *("TEST.BATCH", "TEST.CUDA_GRAPHS", "TEST.MAX_SCORES_MIB"),
 }
@@ -71,12 +72,15 @@ def describe(
             for node in _NODES
             for key, value in flatten(cfg[node], f"{node}.").items()
             if key not in _FREE_KEYS
-        },
+        }
+        # What "auto" comes to here.
+        | {"MODEL.AUTOCAST": Precision.from_config(cfg).of_tests},
         "versions": {
             key: provenance[key]
             for key in ("version", "commit", "uncommitted_changes", "detectron2", "torch")
         },
         "device": provenance["device"],
+        "precision": provenance["precision"],
     }
     return json.loads(json.dumps(content))
 
