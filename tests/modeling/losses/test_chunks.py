@@ -1,8 +1,11 @@
 from itertools import product
 
 import pytest
+import torch
 
-from zss_d2.modeling.losses.chunks import blocks
+from zss_d2.modeling.losses.chunks import blocks, chunk_bytes
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize("at_once", [0, 1, 2, 3, 5, 7, 10, 11, 35, 99])
@@ -18,3 +21,12 @@ def test_blocks_cover_a_grid_once_and_hold_no_more_than_is_asked_for(at_once):
 
 def test_parts_of_a_row_are_of_about_equal_length():
     assert [c.stop - c.start for _, c in blocks(1, 10, 4)] == [3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("device", "whole", "expected"),
+    [("cpu", 2000, 8), ("cpu", 10, 8), ("cuda", 2400, 128), ("cuda", 240, 24), ("cuda", 10, 8)],
+)
+def test_copies_of_a_chunk_stay_below_all_logits_where_these_are_many(device, whole, expected):
+    """All in MiB; 2400 is about COCO-Stuff with 16 images of 512 x 512, 240 VOC."""
+    assert chunk_bytes(whole * MIB, torch.device(device)) == expected * MIB

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 
 import torch
 
-# Of enlarged logits, of which up to five copies are alive at once. On a CPU a chunk stays near the
-# caches; elsewhere it is large, so that launches take little of the time.
+# Of enlarged logits, at most; up to five copies are alive at once. On a CPU a chunk stays near the
+# caches; elsewhere it is large, so that launches (some 80 for each) take little of the time.
 CHUNK_BYTES = {"cpu": 8 << 20}
-_ELSEWHERE = 64 << 20
+_ELSEWHERE = 128 << 20
+# All copies together stay below one map of all classes, where that is large at all.
+_PART_OF_ALL = 10
+_SMALL = 8 << 20
 
 
-def chunk_bytes(device: torch.device) -> int:
-    """Size of a chunk of enlarged logits on a device, bytes."""
-    return CHUNK_BYTES.get(device.type, _ELSEWHERE)
+def chunk_bytes(whole: int, device: torch.device) -> int:
+    """Size of a chunk of enlarged logits on a device, where all of them have ``whole`` bytes."""
+    return min(CHUNK_BYTES.get(device.type, _ELSEWHERE), max(_SMALL, whole // _PART_OF_ALL))
 
 
 def blocks(outer: int, inner: int, at_once: int) -> Iterator[tuple[slice, slice]]:

@@ -37,7 +37,8 @@ class _CrossEntropySum(torch.autograd.Function):
         _, height, width = targets.shape
         upsampling = Upsampling(coarse, (height, width), logits)
         total, slope = logits.new_zeros(()), logits.new_zeros(logits.shape)
-        at_once = chunk_bytes(logits.device) // (number * width * logits.element_size())
+        one = number * width * logits.element_size()  # bytes of an enlarged row, all classes
+        at_once = chunk_bytes(batch * height * one, logits.device) // one
         with exact_products(logits.device):
             for images, rows in blocks(batch, height, at_once):
                 some, labels = logits[images], targets[images, rows]

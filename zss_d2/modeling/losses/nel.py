@@ -67,7 +67,8 @@ class _FocalAndDice(torch.autograd.Function):
         weights = counted[:, None].to(logits)
         focal, dice = logits.new_zeros(2, batch)
         slopes = logits.new_zeros(2, *logits.shape)  # of focal and of dice
-        at_once = chunk_bytes(logits.device) // (index[0].numel() * logits.element_size())
+        one = index[0].numel() * logits.element_size()  # bytes of an enlarged map
+        at_once = chunk_bytes(batch * number * one, logits.device) // one
         with exact_products(logits.device):
             for images, classes in blocks(batch, number, at_once):
                 some = logits[images, classes]
