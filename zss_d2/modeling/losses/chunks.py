@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-# Of enlarged logits, at most; up to five copies are alive at once. On a CPU a chunk stays near the
+# Of enlarged logits, at most; up to four copies are alive at once. On a CPU a chunk stays near the
 # caches; elsewhere it is large, so that launches (some 80 for each) take little of the time.
 CHUNK_BYTES = {"cpu": 8 << 20}
 _ELSEWHERE = 128 << 20
 # All copies together stay below one map of all classes, where that is large at all.
-_PART_OF_ALL = 10
+_PART_OF_ALL = 8
 _SMALL = 8 << 20
 
 

@@ -51,6 +51,7 @@ class _CrossEntropySum(torch.autograd.Function):
                 labelled = labelled.to(z)
                 fine = scores.exp_().mul_(labelled).scatter_add_(1, index, -labelled)
                 upsampling.add_adjoint(fine.flatten(0, 1), slope[images].view(-1, *coarse), rows)
+                del z, scores, fine  # before the next ones are made
         ctx.save_for_backward(slope)
         return total
 

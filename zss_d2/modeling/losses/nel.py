@@ -64,7 +64,6 @@ class _FocalAndDice(torch.autograd.Function):
         """Index (B, H, W): the class of a pixel, or K; area (B, K): pixels of every class."""
         batch, number, *coarse = logits.shape
         upsampling = Upsampling(coarse, index.shape[1:], logits)
-        weights = counted[:, None].to(logits)
         focal, dice = logits.new_zeros(2, batch)
         slopes = logits.new_zeros(2, *logits.shape)  # of focal and of dice
         one = index[0].numel() * logits.element_size()  # bytes of an enlarged map
@@ -76,7 +75,7 @@ class _FocalAndDice(torch.autograd.Function):
                 terms = _terms(
                     z,
                     index[images] - classes.start,
-                    weights[images],
+                    counted[images, None].to(z),
                     area[images, classes],
                     alpha,
                     gamma,
@@ -87,6 +86,7 @@ class _FocalAndDice(torch.autograd.Function):
                     # A view: a block is of whole images, or of one.
                     into = slope[images, classes].view(-1, *coarse)
                     upsampling.add_adjoint(fine.flatten(0, 1), into)
+                del z, terms, fine  # before the next ones are made
         pixels = counted.sum(dim=(1, 2)).clamp(min=1)
         slopes[0] /= pixels[:, None, None, None]
         ctx.save_for_backward(slopes)
@@ -129,8 +129,9 @@ def _terms(
     cost = F.softplus(z).mul_(weights)
     power = torch.pow(p, gamma, out=z).mul_(1 - alpha)
     mass = p.sum(dim=(2, 3))  # (B, K)
-    focal = (power * cost).sum(dim=(2, 3)).sum(dim=1)
-    rest = 1 - p
+    product = power * cost
+    focal = product.sum(dim=(2, 3)).sum(dim=1)
+    rest = product.fill_(1).sub_(p)
     # Slopes p^gamma (gamma (1 - p) softplus(z) + p) and p (1 - p).
     by_focal = torch.addcmul(p, rest, cost, value=gamma, out=cost).mul_(power)
     by_dice = rest.mul_(p)
