@@ -223,11 +223,7 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
         # Runs of earlier versions do not say these; they all had the first of each.
         *([] if protocol.get("antialias", True) else ["no antialiasing"]),
         *_described_tokens(protocol),
-        *(
-            [f"background below {below:g}"]
-            if (below := protocol.get("background_below", 0))
-            else []
-        ),
+        *([f"background below {below:g}"] if below else []),
     ]
     return ", ".join(parts)
 
