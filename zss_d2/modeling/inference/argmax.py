@@ -80,7 +80,9 @@ def argmax_labels(scores: Tensor | LabelsOnly) -> Tensor:
     Raises:
         NanScoresError: a score is NaN.
     """
-    return scores.labels if isinstance(scores, LabelsOnly) else best_class(scores).labels
+    if isinstance(scores, LabelsOnly) and scores.scores is None:
+        return scores.labels
+    return best_class(scores).labels
 
 
 def labels_now(scores: Tensor | LabelsOnly) -> LabelsNow:
