@@ -159,8 +159,8 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
 
     def _truths(self, files: Sequence[str]) -> Iterator[np.ndarray]:
         """Columns of the ground truth, file by file, see `truth_columns`; read in threads."""
-        if len(files) == 1:
-            yield self._read_truth(files[0])
+        if len(files) < 2:
+            yield from map(self._read_truth, files)
             return
         with ThreadPoolExecutor(min(len(files), READERS, len(cpu_cores()))) as pool:
             yield from pool.map(self._read_truth, files)
