@@ -1,9 +1,13 @@
 """Student encoders: shapes and strides they promise, MSCAN against its paper, errors."""
 
+import copy
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_backbone, build_model
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tests.modeling.clip_zss.test_clip_zss import TINY
 from tests.modeling.method_tester import batch
@@ -14,8 +18,8 @@ from zss_d2.modeling.methods.clip_zss.students.mscan import (
     Block,
     MultiScaleAttention,
 )
-from zss_d2.modeling.methods.clip_zss.students.norm import build_norm
-from zss_d2.modeling.methods.clip_zss.students.student import LightDecoder
+from zss_d2.modeling.methods.clip_zss.students.norm import build_norm, synchronised
+from zss_d2.modeling.methods.clip_zss.students.student import LightDecoder, build_student
 
 ENCODERS = [
     ("build_mscan_backbone", "mini"),
@@ -166,3 +170,53 @@ def test_unknown_features_are_named(make_cfg, backbone, name):
 def test_an_unknown_norm_names_the_key(make_cfg):
     with pytest.raises(ZssError, match="ENCODER.NORM is 'IN'"):
         build_model(make_cfg(*TINY, "MODEL.CLIP_ZSS.ENCODER.NORM", "IN"))
+
+
+def of_two_processes(monkeypatch) -> None:
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [ENCODERS[0], ENCODERS[7], ("build_timm_backbone", "mobilenetv3_small_050")],
+)
+def test_synchronised_norms_change_neither_weights_nor_scores(
+    make_cfg, monkeypatch, backbone, name
+):
+    """timm's norms hold activations, which torch's own conversion would lose."""
+    torch.manual_seed(0)
+    norm = ("MODEL.CLIP_ZSS.ENCODER.NORM", "BN")
+    plain = build_student(make_cfg(*overrides(backbone, name), *norm), 16).eval()
+    before, images = plain.state_dict(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = plain(images)
+        of_two_processes(monkeypatch)
+        converted = synchronised(copy.deepcopy(plain), "auto", "cuda")
+        torch.testing.assert_close(converted(images), expected)
+    kinds = {type(m) for m in converted.modules() if isinstance(m, _BatchNorm)}
+    assert all(issubclass(kind, nn.SyncBatchNorm) for kind in kinds)
+    assert kinds
+    after = converted.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    plain.load_state_dict(after)
+    assert synchronised(plain, "false", "cuda") is plain
+
+
+def test_where_norms_cannot_be_synchronised_it_is_said(make_cfg, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    student = nn.Sequential(nn.BatchNorm2d(4))
+    assert synchronised(student, "auto", "cuda") is student
+    assert caplog.text == ""
+    assert synchronised(student, "true", "cuda") is student
+    assert "SYNC_BN true has no effect: there is one process" in caplog.text
+    of_two_processes(monkeypatch)
+    assert synchronised(student, "auto", "cpu") is student
+    assert "each process's own images" in caplog.text
+    with pytest.raises(ZssError, match="SYNC_BN is true, which 2 processes can have on GPUs only"):
+        synchronised(student, "true", "cpu")
+    with pytest.raises(ZssError, match="ENCODER.NORM is SyncBN, which 2 processes"):
+        build_model(make_cfg(*TINY, "MODEL.CLIP_ZSS.ENCODER.NORM", "SyncBN"))
+    assert isinstance(synchronised(student, "auto", "cuda")[0], nn.SyncBatchNorm)
+    synchronised(nn.Sequential(nn.GroupNorm(1, 4)), "true", "cuda")
+    assert "has no effect: the student has no batch norm" in caplog.text

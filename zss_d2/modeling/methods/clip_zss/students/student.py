@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.students.folding import folded
-from zss_d2.modeling.methods.clip_zss.students.norm import NORMS, build_norm
+from zss_d2.modeling.methods.clip_zss.students.norm import NORMS, build_norm, synchronised
 
 # Where the channels of a pixel lie together, by kind of device; elsewhere every channel is a map.
 # On a CPU convolutions, depth-wise ones above all, are faster so. On CUDA cuDNN then takes the
@@ -174,7 +174,10 @@ def build_student(cfg: CfgNode, dim: int) -> StudentEncoder:
     # Not from PIXEL_MEAN, which may be empty here.
     backbone = build_backbone(cfg, ShapeSpec(channels=3))
     decoder = LightDecoder(backbone.output_shape(), encoder.CHANNELS, dim, encoder.NORM)
-    return StudentEncoder(backbone, decoder)
+    student = StudentEncoder(backbone, decoder)
+    if not cfg.MODEL.CLIP_ZSS.TEACHER:  # for tests only
+        return student
+    return synchronised(student, cfg.MODEL.CLIP_ZSS.SYNC_BN, cfg.MODEL.DEVICE)
 
 
 def _check_keys_are_read(cfg: CfgNode) -> None:
