@@ -165,6 +165,23 @@ def test_tensorboard_gets_scalars(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(4, 2.5)]
 
 
+def test_tensorboard_gets_images_once(tmp_path: Path) -> None:
+    writer = TensorboardXWriter(str(tmp_path))
+    image = np.zeros((3, 4, 6), np.uint8)
+    with EventStorage(4) as storage:
+        storage.put_image("a", image)
+        storage.put_image("b", image)
+        writer.write()
+        writer.write()
+        assert not storage._vis_data
+    writer.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["images"] == ["a", "b"]
+    assert [(x.step, x.width, x.height) for x in events.Images("b")] == [(4, 6, 4)]
+
+
 def _printed(printer: CommonMetricPrinter, caplog: pytest.LogCaptureFixture) -> str:
     """The line that ``write`` logs; "" for none."""
     logger = logging.getLogger("detectron2.utils.events")

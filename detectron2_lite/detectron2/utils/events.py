@@ -1,4 +1,4 @@
-"""Scalars recorded during training, and the writers that report them."""
+"""Scalars and images recorded during training, and the writers that report them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class EventStorage:
         self.iter = start_iter
         self._histories: dict[str, HistoryBuffer] = {}
         self._smoothed: dict[str, bool] = {}
+        self._vis_data: list[tuple[str, Any, int]] = []
 
     def __enter__(self) -> EventStorage:
         _active.append(self)
@@ -61,6 +62,14 @@ class EventStorage:
         """:meth:`put_scalar` for each keyword."""
         for name, value in scalars.items():
             self.put_scalar(name, value, smoothing_hint, cur_iter)
+
+    def put_image(self, img_name: str, img_tensor: Any) -> None:
+        """Record an RGB image (3, H, W), uint8 or floats in 0..1, until a writer has written it."""
+        self._vis_data.append((img_name, img_tensor, self.iter))
+
+    def clear_images(self) -> None:
+        """Forget all images."""
+        self._vis_data = []
 
     def history(self, name: str) -> HistoryBuffer:
         """All values of one scalar; KeyError if it was never put."""
@@ -126,7 +135,7 @@ class JSONWriter(_ScalarWriter):
 
 
 class TensorboardXWriter(_ScalarWriter):
-    """Writes scalars to a TensorBoard folder, made on the first write."""
+    """Writes scalars and images to a TensorBoard folder, made on the first write."""
 
     def __init__(self, log_dir: str) -> None:
         self._log_dir = log_dir
@@ -140,6 +149,10 @@ class TensorboardXWriter(_ScalarWriter):
     def write(self) -> None:
         for iteration, name, value in self._take_new():
             self._summary.add_scalar(name, value, iteration)
+        storage = get_event_storage()
+        for name, image, iteration in storage._vis_data:
+            self._summary.add_image(name, image, iteration)
+        storage.clear_images()
 
     def close(self) -> None:
         if "_summary" in vars(self):
