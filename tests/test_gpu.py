@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,48 @@ def test_replayed_launches_give_what_the_network_gives(make_cfg, method, device,
             for one, other in zip(model.parameters(), plain.parameters(), strict=True):
                 one.mul_(1.001)
                 other.mul_(1.001)
+
+
+@gpu
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pinned_images_are_those_of_the_stream(toy_voc, make_cfg, workers):
+    found = []
+    for device in ("cpu", "cuda"):
+        cfg = make_cfg("MODEL.DEVICE", device, "DATALOADER.NUM_WORKERS", workers)
+        training = ZeroShotTrainer.build_train_loader(cfg)
+        training.stream.position = 4 * 3
+        batches = [*islice(training, 3), *ZeroShotTrainer.build_test_loader(cfg, "zss_voc_val")]
+        found.append([item for batch in batches for item in batch])
+    for expected, got in zip(*found, strict=True):
+        assert got["file_name"] == expected["file_name"]
+        for name in {"image", "sem_seg"} & set(expected):
+            assert torch.equal(got[name], expected[name])
+            assert (expected[name].is_pinned(), got[name].is_pinned()) == (False, True)
+
+
+@gpu
+@pytest.mark.parametrize("precision", [(), BFLOAT16, AMP])
+def test_the_optimizer_is_fused_and_a_run_may_change_its_device(toy_voc, make_cfg, precision):
+    """Steps are counted where the optimizer wants them: on the GPU if it is fused, else not."""
+
+    def train(device: str, iterations: int) -> ZeroShotTrainer:
+        cfg = make_cfg(
+            *("MODEL.DEVICE", device, "SOLVER.MAX_ITER", iterations, "SOLVER.ACCUMULATE", 2),
+            *("SOLVER.CLIP_GRADIENTS.ENABLED", True, "DATASETS.TEST", ()),
+            *("DATALOADER.NUM_WORKERS", 0, *(precision if device == "cuda" else ())),
+        )
+        Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
+        trainer = ZeroShotTrainer(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+        return trainer
+
+    for device, iterations in (("cuda", 2), ("cpu", 4), ("cuda", 6)):
+        trainer = train(device, iterations)
+        states = trainer.optimizer.state.values()
+        assert {int(state["step"]) for state in states} <= set(range(iterations + 1))
+        assert {state["step"].device.type for state in states} == {device}
+        assert {bool(g["fused"]) for g in trainer.optimizer.param_groups} == {device == "cuda"}
+        learning = [p for p in trainer.model.parameters() if p.requires_grad]
+        assert all(p.isfinite().all() for p in learning)
+    assert trainer.storage.latest()["max_mem"][0] > 0

@@ -15,7 +15,6 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import (
-    AMPTrainer,
     DefaultTrainer,
     HookBase,
     SimpleTrainer,
@@ -130,14 +129,6 @@ def test_model_in_eval_mode_is_refused():
     trainer = simple_trainer()
     trainer.model.eval()
     with pytest.raises(AssertionError, match="eval"):
-        trainer.train(0, 1)
-
-
-def test_amp_trainer_needs_cuda(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    model = Weight()
-    trainer = AMPTrainer(model, repeat(torch.tensor(1.0)), torch.optim.SGD(model.parameters(), 0.1))
-    with pytest.raises(AssertionError, match="CUDA"):
         trainer.train(0, 1)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from detectron2.utils.events import EventStorage
 
-from zss_d2.engine.hooks import BestCheckpoint, Checkpoints, StopOnSignal
+from zss_d2.engine.hooks import BestCheckpoint, Checkpoints, Costs, StopOnSignal, peak_memory
 from zss_d2.engine.processes import interrupt
 
 
@@ -111,3 +113,46 @@ def test_every_process_stops_where_one_has_got_a_signal(monkeypatch):
         hook.after_step()
     assert (stopped.value.code, stopped.value.saved) == (143, True)
     assert saved
+
+
+def test_costs_stand_in_every_line_and_are_summed_up(caplog):
+    """Seconds 0, 1, ..., 39; the last line has the median of the last 20, the summary of all."""
+    caplog.set_level("INFO")
+    hook = Costs(period=20, device="cpu")
+    with EventStorage() as storage:
+        hook.trainer = SimpleNamespace(iter=0, max_iter=40, storage=storage)
+        for iteration in range(40):
+            hook.trainer.iter = storage.iter = iteration
+            storage.put_scalar("time", float(iteration))
+            storage.put_scalar("data_time", 0.5)
+            hook.after_step()
+        assert [when for _, when in storage.history("max_mem").values()] == [19, 39]
+        hook.trainer.iter = storage.iter = 40
+        hook.after_train()
+        assert storage.latest()["max_mem"][1] == 39  # no evaluation, no line
+        storage.put_scalar("sem_seg/mIoU", 3.0)
+        hook.after_train()
+        latest = storage.latest()
+    assert latest["time"] == (29.5, 40)
+    assert latest["data_time"] == (0.5, 40)
+    assert latest["max_mem"][1] == 40
+    said = "19.500 s per iteration (median), 0.500 s of it for images (median), "
+    assert said in caplog.text
+    assert 50 < latest["max_mem"][0] < 1e6  # MiB of a process that has loaded torch
+
+
+def test_a_training_that_failed_has_no_summary(caplog):
+    caplog.set_level("INFO")
+    hook = Costs(period=20, device="cpu")
+    hook.trainer = SimpleNamespace(iter=3, max_iter=4, storage=EventStorage())
+    hook.after_train()
+    assert caplog.text == ""
+
+
+def test_peak_memory_of_a_gpu_is_what_torch_has_allocated(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
+    assert peak_memory(on_gpu=True) == 7
+    before = peak_memory(on_gpu=False)
+    block = torch.ones(2**26)
+    assert peak_memory(on_gpu=False) >= max(before, 2**28)
+    del block

@@ -1,10 +1,18 @@
+import copy
 import logging
 
 import pytest
 import torch
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 
-from zss_d2.engine.optimizer import PolyWithFloor, build_lr_scheduler, build_optimizer, lr_factor
+from zss_d2.engine.optimizer import (
+    PolyWithFloor,
+    build_lr_scheduler,
+    build_optimizer,
+    lr_factor,
+    parameter_names,
+    resumed_state,
+)
 from zss_d2.errors import ZssError
 
 
@@ -199,3 +207,38 @@ def test_a_warm_up_that_is_longer_than_training_is_said(make_cfg, method, warned
     cfg = make_cfg("SOLVER.WARMUP_ITERS", 9, "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_METHOD", method)
     build_lr_scheduler(cfg, build_optimizer(cfg, Model()))
     assert ("WARMUP_ITERS is 9 and MAX_ITER 4" in caplog.text) == warned
+
+
+def trained(model: Model, fused: bool, steps: int, state: dict | None = None) -> torch.optim.AdamW:
+    """AdamW after steps on a loss that all parameters are in, from another one's state or anew."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, fused=fused)
+    if state is not None:
+        names = parameter_names(optimizer, model)
+        optimizer.load_state_dict(resumed_state(optimizer, names, state, names))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum((p**2).sum() for p in parameters).backward()
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("fused", [(True, False), (False, True)])
+def test_a_run_goes_on_fused_or_not(fused):
+    """As one that moves between CPU and GPU does; a group keeps whether it is fused."""
+    start = Model()
+    whole, stopped = (copy.deepcopy(start) for _ in range(2))
+    trained(whole, False, 6)
+    state = trained(stopped, fused[0], 3).state_dict()
+    resumed = trained(stopped, fused[1], 3, state)
+    assert bool(resumed.param_groups[0]["fused"]) == fused[1]
+    assert {float(s["step"]) for s in resumed.state.values()} == {6.0}
+    for a, b in zip(stopped.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_on_a_cpu_torch_chooses_how_to_step(make_cfg):
+    """Not fused, as stored results were made."""
+    cfg = make_cfg()
+    cfg.SOLVER.LR_FACTORS = []
+    assert all(not group["fused"] for group in build_optimizer(cfg, Model()).param_groups)

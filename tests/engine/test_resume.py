@@ -26,6 +26,7 @@ from zss_d2.engine.resume import (
 from zss_d2.errors import ZssError
 
 ITERATIONS = 6
+_COSTS = ("time", "seconds", "max_mem")
 
 
 class KillAt(HookBase):
@@ -80,9 +81,9 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
 
 
 def scalars(folder: Path) -> list[dict[str, float]]:
-    """metrics.json without times; NaN, which is unequal to itself, as text."""
+    """metrics.json without times and memory; NaN, which is unequal to itself, as text."""
     return [
-        {key: str(value) for key, value in line.items() if not key.endswith(("time", "seconds"))}
+        {key: str(value) for key, value in line.items() if not key.endswith(_COSTS)}
         for line in read_metrics(folder / "metrics.json")
     ]
 

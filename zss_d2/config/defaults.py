@@ -223,6 +223,9 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.WARMUP_METHOD = "linear"
     # [name, factor]: parameters whose qualified name starts with `name` learn at factor * BASE_LR.
     cfg.SOLVER.LR_FACTORS = []
+    # Parts that a batch of SOLVER.IMS_PER_BATCH images goes through the network in, one after the
+    # other, to need less memory; their gradients are averaged. Must divide each process's share.
+    cfg.SOLVER.ACCUMULATE = 1
     # Minutes after the last checkpoint at which another one is written, whatever CHECKPOINT_PERIOD
     # says; 0: off.
     cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
@@ -265,6 +268,9 @@ def _add_test_config(cfg: CN) -> None:
     # Write the predicted labels, in the raw ids of the data set, below OUTPUT_DIR/predictions:
     # "png" (an image each), "json" (Detectron2's sem_seg_predictions.json) or "none".
     cfg.TEST.PREDICTIONS = "none"
+    # Images of every test set, evenly spaced, that each evaluation during training shows in
+    # TensorBoard: image, ground truth and prediction beside each other; 0: none.
+    cfg.TEST.SHOW_IMAGES = 4
     # Keep the confusion matrix of every image, without its zeros (a few KB each), which the report
     # needs for intervals and for its choice of pictures.
     cfg.TEST.PER_IMAGE = True

@@ -72,7 +72,7 @@ def hide_unseen(labels: np.ndarray, unseen_ids: Sequence[int], ignore_label: int
     dtype = np.promote_types(labels.dtype, np.min_scalar_type(ignore_label))
     table = np.arange(256 if labels.dtype == np.uint8 else 65536).astype(dtype)
     table[list(unseen_ids)] = ignore_label
-    return np.take(table, labels)
+    return table[labels]
 
 
 def histogram(labels: np.ndarray, num_classes: int, ignore_label: int) -> np.ndarray:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Iterations over which metrics are smoothed, by Detectron2.
 WINDOW = 20
+# Ends of the names of metrics that say what a run costs.
+_COSTS = ("time", "eta_seconds", "max_mem")
 
 
 class Checkpoints(HookBase):
@@ -125,6 +130,61 @@ class BestCheckpoint(HookBase):
             self.checkpointer.save(Path(BEST).stem, iteration=iteration)
 
 
+class Costs(HookBase):
+    """Records ``max_mem`` with every line of metrics and, with the last one, times and a summary.
+
+    ``max_mem`` is the most memory that this process has had so far, MiB: of a GPU what torch has
+    allocated there, without one its resident set, to which loader workers do not count. Seconds per
+    iteration, ``time`` and ``data_time``, are Detectron2's.
+
+    Args:
+        period: iterations between lines.
+        device: ``MODEL.DEVICE``.
+    """
+
+    def __init__(self, period: int, device: str):
+        self.period = period
+        self.on_gpu = device.startswith("cuda")
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            self._record()
+
+    def after_train(self) -> None:
+        trainer, storage = self.trainer, self.trainer.storage
+        if trainer.iter < trainer.max_iter:  # it failed
+            return
+        memory = f"{peak_memory(self.on_gpu) / 2**20:.0f} MiB at most"
+        latest = storage.latest()
+        # There is a line for it.
+        evaluated = any(when == storage.iter for _, when in latest.values())
+        if evaluated:
+            self._record()
+        words = []
+        for name, what in (("time", "per iteration"), ("data_time", "of it for images")):
+            if name in latest:
+                history = storage.history(name)
+                words.append(f"{history.median(len(history.values())):.3f} s {what} (median)")
+                if evaluated:
+                    storage.put_scalar(name, history.median(WINDOW))
+        logger.info("Training took %s", ", ".join([*words, memory]))
+
+    def _record(self) -> None:
+        self.trainer.storage.put_scalar(
+            "max_mem", peak_memory(self.on_gpu) / 2**20, smoothing_hint=False
+        )
+
+
+def peak_memory(on_gpu: bool) -> int:
+    """Bytes that this process has had at most, on the current GPU or of the machine's memory."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated()
+    # KiB, but on macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 class MetricsWithoutGap(HookBase):
     """Makes the metrics of a resumed run those of a run that was never interrupted.
 
@@ -159,8 +219,8 @@ class MetricsWithoutGap(HookBase):
         return {
             name: storage.history(name).values()[-WINDOW:]
             for name, (_, when) in storage.latest().items()
-            # Evaluations, which have a slash, are not smoothed; times are those of one process.
-            if when == iteration and "/" not in name and not name.endswith(("time", "eta_seconds"))
+            # Evaluations, which have a slash, are not smoothed; costs are those of one process.
+            if when == iteration and "/" not in name and not name.endswith(_COSTS)
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

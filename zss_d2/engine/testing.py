@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from zss_d2.engine.last_checkpoint import FINAL
 from zss_d2.engine.processes import interrupt
 from zss_d2.evaluation import write_results
+from zss_d2.evaluation.examples import Examples
 from zss_d2.evaluation.results import collect_provenance
 
 
@@ -26,6 +27,23 @@ def stopping_between_images(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def showing_examples(cfg: CfgNode, model: nn.Module) -> Iterator[None]:
+    """In training, an evaluation leaves pictures of `TEST.SHOW_IMAGES` images for TensorBoard.
+
+    Their predictions are those that are evaluated; nothing is computed twice.
+    """
+    number = cfg.TEST.SHOW_IMAGES if has_event_storage() else 0
+    examples = [Examples(name, number) for name in cfg.DATASETS.TEST if number]
+    with ExitStack() as hooks:
+        for example in examples:
+            hooks.callback(example.watch(model).remove)
+        yield
+    for example in examples:
+        for name, picture in example.pictures():
+            get_event_storage().put_image(f"examples/{name}", picture.transpose(2, 0, 1))
 
 
 def record_results(

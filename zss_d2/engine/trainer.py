@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -24,13 +24,14 @@ from torch import nn
 from zss_d2.data.pipeline.loader import build_train_loader
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.data.pipeline.stream import ResumableLoader
-from zss_d2.data.pipeline.workers import UndisturbedLoader
+from zss_d2.data.pipeline.workers import UndisturbedLoader, pinned
 from zss_d2.engine import optimizer as optim
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.hooks import (
     WINDOW,
     BestCheckpoint,
     Checkpoints,
+    Costs,
     MetricsWithoutGap,
     StopOnSignal,
 )
@@ -39,7 +40,8 @@ from zss_d2.engine.processes import interrupt
 from zss_d2.engine.processes.ranks import share_buffers, wrap_for_processes
 from zss_d2.engine.resume import rewind_metrics
 from zss_d2.engine.run_state import RunState
-from zss_d2.engine.testing import record_results, stopping_between_images
+from zss_d2.engine.step import TrainingStep
+from zss_d2.engine.testing import record_results, showing_examples, stopping_between_images
 from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator
 from zss_d2.evaluation.results import describe_protocol, protocol_of
@@ -64,8 +66,8 @@ class ZeroShotTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         model = wrap_for_processes(model)
-        step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = step(model, loader, optimizer)
+        parts, amp = cfg.SOLVER.ACCUMULATE, cfg.SOLVER.AMP.ENABLED
+        self._trainer = TrainingStep(model, loader, optimizer, parts=parts, amp=amp)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = ZeroShotCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
@@ -136,8 +138,6 @@ class ZeroShotTrainer(DefaultTrainer):
             inner["optimizer"],
             state_dict.get("trained"),
         )
-        if isinstance(self._trainer, AMPTrainer):
-            inner.setdefault("grad_scaler", self._trainer.grad_scaler.state_dict())
         super().load_state_dict({**state_dict, "_trainer": inner})
         self.scheduler.apply()
         self.run_state.load_state_dict(state_dict, model)
@@ -186,6 +186,8 @@ class ZeroShotTrainer(DefaultTrainer):
         evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, EvalHook))
         own = [self._checkpoints] if comm.is_main_process() else []
         built[evaluation:evaluation] = [*own, StopOnSignal(self._checkpoints.save)]
+        if comm.is_main_process():  # behind the evaluation, before the writers
+            built.insert(len(built) - 1, Costs(lines, self.cfg.MODEL.DEVICE))
         self._best = None
         if solver.CHECKPOINT_BEST and comm.is_main_process():
             self._best = BestCheckpoint(
@@ -234,21 +236,29 @@ class ZeroShotTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
-        workers = comm.get_world_size()
-        if cfg.SOLVER.IMS_PER_BATCH % workers:
+        batch, processes, parts = (
+            cfg.SOLVER.IMS_PER_BATCH,
+            comm.get_world_size(),
+            cfg.SOLVER.ACCUMULATE,
+        )
+        if batch % (processes * parts):
+            shared = f"{parts} parts (SOLVER.ACCUMULATE) of " if parts > 1 else ""
             raise ZssError(
-                f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {workers} processes "
-                "cannot share evenly; give a multiple"
+                f"SOLVER.IMS_PER_BATCH is {batch}, which {shared}{processes} processes cannot "
+                "share evenly; give a multiple"
             )
         return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         mapper = ZeroShotMapper(cfg, is_train=False)
-        batch = InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE)
-        return UndisturbedLoader(
-            build_detection_test_loader(cfg, dataset_name, mapper=mapper, batch_size=batch)
+        loader = build_detection_test_loader(
+            cfg,
+            dataset_name,
+            mapper=mapper,
+            batch_size=InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE),
         )
+        return UndisturbedLoader(pinned(loader, cfg.MODEL.DEVICE))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ZeroShotSemSegEvaluator:
@@ -277,7 +287,11 @@ class ZeroShotTrainer(DefaultTrainer):
                 found by themselves during training.
         """
         share_buffers(model)
-        with interrupt.deferred(), stopping_between_images(model):
+        with (
+            interrupt.deferred(),
+            stopping_between_images(model),
+            showing_examples(cfg, model),
+        ):
             results = super().test(cfg, model, evaluators)
         record_results(cfg, results, checkpoint, iteration)
         return results

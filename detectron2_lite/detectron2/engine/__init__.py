@@ -8,4 +8,4 @@ from detectron2.engine.defaults import (
     default_setup,
 )
 from detectron2.engine.launch import DEFAULT_TIMEOUT, launch
-from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.train_loop import HookBase, SimpleTrainer, TrainerBase

@@ -6,7 +6,6 @@ import logging
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -128,27 +127,16 @@ class SimpleTrainer(TrainerBase):
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
-        with self._precision():
-            losses = self.model(batch)
-            if isinstance(losses, torch.Tensor):
-                losses = {"total_loss": losses}
-            total = sum(losses.values())
+        losses = self.model(batch)
+        if isinstance(losses, torch.Tensor):
+            losses = {"total_loss": losses}
         self.optimizer.zero_grad()
-        self._backward(total)
+        sum(losses.values()).backward()
         self._call_hooks("after_backward")
-        self._record(losses, data_time)
-        self._update()
-
-    def _precision(self) -> AbstractContextManager:
-        return nullcontext()
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        loss.backward()
-
-    def _update(self) -> None:
+        self._write_metrics(losses, data_time)
         self.optimizer.step()
 
-    def _record(self, losses: Mapping[str, torch.Tensor], data_time: float) -> None:
+    def _write_metrics(self, losses: Mapping[str, torch.Tensor], data_time: float) -> None:
         """Record losses (means over processes) and loading time (seconds, the slowest process).
 
         Raises FloatingPointError, on rank 0, if the sum of the losses is not finite.
@@ -172,35 +160,3 @@ class SimpleTrainer(TrainerBase):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
-
-
-class AMPTrainer(SimpleTrainer):
-    """``SimpleTrainer`` in float16 where that is safe; needs CUDA at the first step."""
-
-    def __init__(
-        self, model: nn.Module, data_loader: Iterable[Any], optimizer: torch.optim.Optimizer
-    ) -> None:
-        super().__init__(model, data_loader, optimizer)
-        self.grad_scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
-
-    def run_step(self) -> None:
-        """One iteration; AssertionError without CUDA."""
-        assert torch.cuda.is_available(), "AMPTrainer needs CUDA"
-        super().run_step()
-
-    def _precision(self) -> AbstractContextManager:
-        return torch.autocast("cuda", dtype=torch.float16)
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        self.grad_scaler.scale(loss).backward()
-
-    def _update(self) -> None:
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

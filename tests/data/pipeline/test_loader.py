@@ -17,6 +17,7 @@ from zss_d2.data.pipeline.loader import build_train_loader, images_digest, train
 from zss_d2.data.pipeline.train_images import classes_of, require_labels, without_unseen
 from zss_d2.data.spec.custom import register_custom
 from zss_d2.data.synthetic import toy_custom
+from zss_d2.engine import ZeroShotTrainer
 from zss_d2.errors import ZssError
 
 UNSEEN = 3
@@ -170,3 +171,10 @@ def test_unseen_classes_are_found_in_masks_with_raw_ids(tmp_path, monkeypatch, c
     with pytest.raises(ZssError, match="every image shows an unseen class"):
         training_records(cfg)
     assert not read
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", False), ("cuda", True), ("cuda:1", True)])
+def test_tensors_are_pinned_for_a_gpu(yard, cfg, device, wanted):
+    cfg.MODEL.DEVICE = device
+    assert build_train_loader(cfg).batches.pin_memory == wanted
+    assert ZeroShotTrainer.build_test_loader(cfg, "zss_yard_val").loader.pin_memory == wanted

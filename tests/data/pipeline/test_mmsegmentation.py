@@ -217,7 +217,7 @@ def test_the_defaults_are_those_of_detectron2(datasets, make_cfg):
         False,
     )
     assert isinstance(inference_augmentations(cfg)[0], T.ResizeShortestEdge)
-    assert isinstance(train_augmentations(cfg)[0].resize, A.ResizeWithinBox)
+    assert isinstance(train_augmentations(cfg)[0], A.ResizeWithinBox)
 
 
 def test_a_record_passes_through_the_released_recipe(datasets, released):

@@ -89,11 +89,9 @@ def decode_image(source: str | Path | IO[bytes] | Image.Image, name: str) -> np.
             raise ZssError(f"{name}: {_unknown_range(image)}")
         # EXIF data may stand behind the pixels. A TIFF is turned as it is read, once.
         image.load()
-        # What is fine as it is would only be copied.
-        if _orientation(image) != 1:
-            image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image)
         if not wide:
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            return np.asarray(image.convert("RGB"))
         values = np.asarray(image).astype(np.uint32)
     except _DECODE_ERRORS as error:
         raise ZssError(f"{name}: {_describe(error, 'image')}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -45,28 +44,6 @@ class LabelledResize(T.ResizeTransform):
         picture = Image.fromarray(segmentation.astype(np.int32))
         return np.asarray(picture.resize((self.new_w, self.new_h), Image.NEAREST))
 
-    def resized_window(self, img: np.ndarray, x0: int, y0: int, w: int, h: int) -> np.ndarray:
-        """Return rows y0..y0+h and columns x0..x0+w of ``apply_image``, without most of the rest.
-
-        Pillow resizes along x, rounds to 8 bit, and then along y. The same two steps here give the
-        same pixels; its own argument ``box`` would not, as it is in single precision.
-
-        Args:
-            img: (self.h, self.w, 3) uint8.
-        """
-        # Pillow 13 begins with y where the height loses more than twice what the width does.
-        if self.h - self.new_h > max(0, 2 * (self.w - self.new_w)):
-            return self.apply_image(img)[y0 : y0 + h, x0 : x0 + w]
-        scale = self.h / self.new_h
-        reach = max(scale, 1.0) + 1  # of the bilinear filter, in rows, and one for rounding
-        first = max(0, math.floor((y0 + 0.5) * scale - reach))
-        last = min(self.h, math.ceil((y0 + h - 0.5) * scale + reach))
-        rows = Image.fromarray(img[first:last]).resize((self.new_w, last - first), self.interp)
-        # The scale along y follows from the height, so the rows out of reach are there, black.
-        columns = rows.crop((x0, -first, x0 + w, self.h - first))
-        resized = columns.resize((w, self.new_h), self.interp)
-        return np.asarray(resized.crop((0, y0, w, y0 + h)))
-
 
 class OpenCVResize(T.Augmentation):
     """The sizes of another resize, without antialiasing: OpenCV's bilinear, as mmsegmentation's.
@@ -83,7 +60,7 @@ class OpenCVResize(T.Augmentation):
         return OpenCVResizeTransform(chosen.h, chosen.w, chosen.new_h, chosen.new_w)
 
 
-class OpenCVResizeTransform(LabelledResize):
+class OpenCVResizeTransform(T.ResizeTransform):
     """Resizes from (h, w) to (new_h, new_w) by ``cv2.resize``."""
 
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
@@ -93,9 +70,6 @@ class OpenCVResizeTransform(LabelledResize):
         size = (self.new_w, self.new_h)
         return cv2.resize(segmentation, size, interpolation=cv2.INTER_NEAREST)
 
-    def resized_window(self, img: np.ndarray, x0: int, y0: int, w: int, h: int) -> np.ndarray:
-        return self.apply_image(img)[y0 : y0 + h, x0 : x0 + w]
-
 
 class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
     """The same crops as its parent, several times faster: pixels are counted, not sorted."""
@@ -103,68 +77,13 @@ class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> T.Transform:
         for _ in range(10 if self.single_category_max_area < 1 else 1):
             crop = self.crop_aug.get_transform(image)
-            areas = label_areas(crop.apply_segmentation(sem_seg))
+            areas = np.bincount(crop.apply_segmentation(sem_seg).ravel())
             if self.ignored_category is not None:
                 areas[self.ignored_category : self.ignored_category + 1] = 0
             areas = areas[areas > 0]
             if len(areas) > 1 and areas.max() < areas.sum() * self.single_category_max_area:
                 break
         return crop
-
-
-def label_areas(labels: np.ndarray) -> np.ndarray:
-    """Count the pixels of every label of (H, W) integers: (N,), N above the largest label."""
-    if labels.dtype == np.uint8:
-        return np.array(Image.fromarray(labels).histogram())
-    return np.bincount(labels.ravel())
-
-
-class ResizedCrop(T.Augmentation):
-    """A resize and then a crop: the same draws and pixels, but little else is resized.
-
-    Args:
-        resize: whose transforms have ``resized_window``.
-        crop: chosen by the size of the resized image and by its labels alone.
-    """
-
-    def __init__(self, resize: T.Augmentation, crop: CategoryCrop):
-        super().__init__()
-        self.resize, self.crop = resize, crop
-
-    def __call__(self, aug_input: T.AugInput) -> T.Transform:
-        image = aug_input.image
-        resize = self.resize.get_transform(image)
-        labels = resize.apply_segmentation(aug_input.sem_seg)
-        size_alone = np.broadcast_to(image[:1, :1], (*labels.shape, image.shape[2]))
-        crop = self.crop.get_transform(size_alone, labels)
-        aug_input.image = resize.resized_window(image, crop.x0, crop.y0, crop.w, crop.h)
-        aug_input.sem_seg = crop.apply_segmentation(labels)
-        return T.TransformList([resize, crop])
-
-
-class RandomFlip(T.RandomFlip):
-    """Detectron2's, but images are copied: colours change slowly on the view that it returns."""
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        flip = super().get_transform(image)
-        return flip if isinstance(flip, T.NoOpTransform) else CopyingFlip(flip)
-
-
-class CopyingFlip(T.Transform):
-    """A flip of Detectron2 that leaves images in one piece of memory."""
-
-    def __init__(self, flip: T.HFlipTransform | T.VFlipTransform):
-        super().__init__()
-        self.flip = flip
-
-    def apply_image(self, img: np.ndarray) -> np.ndarray:
-        return cv2.flip(img, 1 if isinstance(self.flip, T.HFlipTransform) else 0)
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return self.flip.apply_coords(coords)
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return self.flip.apply_segmentation(segmentation)
 
 
 class RandomColour(T.Augmentation):

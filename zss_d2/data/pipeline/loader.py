@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.data.pipeline.stream import DrawnImages, ImageStream, ResumableLoader
 from zss_d2.data.pipeline.train_images import require_labels, without_unseen
+from zss_d2.data.pipeline.workers import pinned
 from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
 
@@ -48,6 +49,8 @@ def images_digest(records: Iterable[Mapping[str, Any]]) -> str:
 def build_train_loader(cfg: CfgNode) -> ResumableLoader:
     """Build the endless loader of lists of mapped records; a list is one process's batch.
 
+    With ``SOLVER.ACCUMULATE`` it is one process's share of a part of the batch.
+
     The order of images and their augmentation follow from ``SEED``; without one the processes agree
     on a seed.
 
@@ -66,9 +69,9 @@ def build_train_loader(cfg: CfgNode) -> ResumableLoader:
         DrawnImages(records, ZeroShotMapper(cfg, is_train=True), stream),
         mapper=None,
         sampler=stream,
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE,
         # Groups would make the batches depend on the number of processes.
         aspect_ratio_grouping=False,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
-    return ResumableLoader(batches, stream, images_digest(chosen))
+    return ResumableLoader(pinned(batches, cfg.MODEL.DEVICE), stream, images_digest(chosen))

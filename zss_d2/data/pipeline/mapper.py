@@ -18,8 +18,6 @@ from zss_d2.data.pipeline.augmentation import (
     CategoryCrop,
     MmsegmentationColours,
     OpenCVResize,
-    RandomFlip,
-    ResizedCrop,
     ResizeWithinBox,
     photometric_distortion,
 )
@@ -116,15 +114,16 @@ class ZeroShotMapper:
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Random scale, crop, flip and colours, as ``cfg.INPUT`` says."""
     crop, flip = cfg.INPUT.CROP, cfg.INPUT.RANDOM_FLIP
-    resize = _resize(cfg, ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE))
-    augmentations = [resize]
+    augmentations = [_resize(cfg, ResizeWithinBox(cfg.INPUT.RESIZE_BASE, cfg.INPUT.SCALE_RANGE))]
     if crop.ENABLED:
-        limit = crop.SINGLE_CATEGORY_MAX_AREA
-        window = CategoryCrop("absolute", crop.SIZE, limit, IGNORED_WHEN_CROPPING)
-        augmentations = [ResizedCrop(resize, window)]
+        augmentations.append(
+            CategoryCrop(
+                "absolute", crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, IGNORED_WHEN_CROPPING
+            )
+        )
     if flip != "none":
         augmentations.append(
-            RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
+            T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical")
         )
     if cfg.INPUT.COLOR_AUG and cfg.INPUT.COLOR_STYLE == "mmsegmentation":
         augmentations.append(MmsegmentationColours())

@@ -13,11 +13,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cv2
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from zss_d2.utils.signals import STOPPING
 
 _begun = False
+
+
+def pinned(loader: DataLoader, device: str) -> DataLoader:
+    """The loader; for CUDA its tensors come in pinned memory, so that copies need not be awaited.
+
+    Detectron2's test loader has no argument for it. With workers a thread of the main process pins.
+
+    Args:
+        device: ``MODEL.DEVICE``.
+    """
+    loader.pin_memory = device.startswith("cuda")
+    return loader
 
 
 class UndisturbedLoader:

@@ -64,8 +64,8 @@ def as_user_error(error: BaseException, folder: Path) -> ZssError | None:
         return ZssError(f"{user_message(error)}; check the file, its permissions and the disk")
     if isinstance(error, torch.OutOfMemoryError):
         return ZssError(
-            "the GPU has too little memory; lower SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE, set "
-            "MODEL.AUTOCAST bfloat16, or for tests TEST.BATCH 1"
+            "the GPU has too little memory; raise SOLVER.ACCUMULATE, lower SOLVER.IMS_PER_BATCH or "
+            "INPUT.CROP.SIZE, set MODEL.AUTOCAST bfloat16, or for tests TEST.BATCH 1"
         )
     remedy = known_remedy(str(error), folder)
     return ZssError(remedy) if remedy and isinstance(error, (RuntimeError, OSError)) else None

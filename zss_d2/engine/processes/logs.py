@@ -70,9 +70,10 @@ def summary(cfg: CfgNode, testing: bool) -> str:
     if testing:
         return f"{method}, test on {tests}, {where}; {rest}"
     solver, period = cfg.SOLVER, cfg.TEST.EVAL_PERIOD
+    parts = f" in {solver.ACCUMULATE} parts" if solver.ACCUMULATE > 1 else ""
     return (
         f"{method}, {cfg.ZERO_SHOT.SETTING}: {solver.MAX_ITER} iterations of "
-        f"{solver.IMS_PER_BATCH} images of {', '.join(cfg.DATASETS.TRAIN)}; test on {tests}"
+        f"{solver.IMS_PER_BATCH} images{parts} of {', '.join(cfg.DATASETS.TRAIN)}; test on {tests}"
         f"{f' every {period} iterations and' if period else ''} at the end; {where}; {rest}"
     )
 
