@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.files.images import read_image
-from zss_d2.modeling.inference import argmax_labels
+from zss_d2.modeling.inference import NanScoresError, argmax_labels
 
 
 class Examples:
@@ -40,7 +41,8 @@ class Examples:
         for item, output in zip(args[0], outputs, strict=True):
             name = item.get("file_name")
             if item.get("dataset_name") == self.dataset_name and name in self._wanted:
-                self._labels[name] = argmax_labels(output["sem_seg"]).cpu().numpy()
+                with suppress(NanScoresError):  # of which the evaluator tells
+                    self._labels[name] = argmax_labels(output["sem_seg"]).cpu().numpy()
 
     def pictures(self) -> Iterator[tuple[str, np.ndarray]]:
         """Names and pictures (h, w, 3), RGB, of all processes, on rank 0; on others, nothing.
