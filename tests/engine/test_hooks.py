@@ -75,7 +75,7 @@ def test_an_iteration_is_saved_once(tmp_path):
     assert checkpointer.saved == ["model_0000001", "model_final"]
 
 
-def test_the_best_is_that_of_the_whole_run(tmp_path):
+def test_the_best_is_that_of_the_whole_run(tmp_path, caplog):
     """Also after a restart, where the values of before stand in metrics.json."""
     checkpointer = Checkpointer(tmp_path)
     best = []
@@ -89,6 +89,7 @@ def test_the_best_is_that_of_the_whole_run(tmp_path):
         with (tmp_path / "metrics.json").open("a") as lines:
             lines.write(json.dumps({"iteration": iteration, "sem_seg/hIoU": value}) + "\n")
     assert best == [3, 9]
+    assert caplog.text.count("sem_seg/hIoU has no value here") == 1
 
 
 def test_the_last_evaluation_counts_unless_the_training_failed(tmp_path):

@@ -122,6 +122,8 @@ class BestCheckpoint(HookBase):
         lines = read_metrics(Path(self.checkpointer.save_dir) / "metrics.json")
         before = [line[self.name] for line in lines if self.name in line]
         value = self.measure()
+        if value != value:
+            logger.warning("%s has no value here, so this is not the best checkpoint", self.name)
         # Comparisons with NaN are false.
         if value > max((v for v in before if v == v), default=-math.inf):
             logger.info("%s %.4g is the best so far", self.name, value)
