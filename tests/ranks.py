@@ -28,13 +28,14 @@ class Witness(HookBase):
         start = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.seen: dict[str, Any] = {"start": start, "batches": [], "gradients": {}}
         self.model.register_forward_pre_hook(self._see)
+        self.trainer.optimizer.register_step_pre_hook(self._note)
 
     def _see(self, model: torch.nn.Module, args: tuple) -> None:
         if model.training:
             batch = [{key: item[key] for key in ("image", "sem_seg")} for item in args[0]]
             self.seen["batches"].append(batch)
 
-    def after_backward(self) -> None:
+    def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if not self.seen["gradients"]:
             self.seen["gradients"] = {
                 name: p.grad.clone()
