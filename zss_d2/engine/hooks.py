@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +19,11 @@ from zss_d2.engine.checkpoint import ZeroShotCheckpointer
 from zss_d2.engine.last_checkpoint import BEST, FINAL, numbered_checkpoints
 from zss_d2.engine.processes import interrupt
 from zss_d2.engine.resume import read_metrics, rewind_metrics
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 logger = logging.getLogger(__name__)
 
@@ -179,9 +183,14 @@ class Costs(HookBase):
 
 
 def peak_memory(on_gpu: bool) -> int:
-    """Bytes that this process has had at most, on the current GPU or of the machine's memory."""
+    """Bytes that this process has had at most, on the current GPU or of the machine's memory.
+
+    0 where the system does not tell.
+    """
     if on_gpu:
         return torch.cuda.max_memory_allocated()
+    if resource is None:
+        return 0
     # KiB, but on macOS bytes.
     unit = 1 if sys.platform == "darwin" else 2**10
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
