@@ -120,6 +120,18 @@ def test_logits_may_lie_in_memory_in_any_order(monkeypatch):
     torch.testing.assert_close(*gradients)
 
 
+def test_an_autocast_around_a_loss_changes_nothing():
+    logits, targets = example(5)
+    results = []
+    for enabled in (False, True):
+        x = logits.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            terms = nel_terms(x, targets, targets != IGNORE, 0.25, 2.0)
+            loss = terms.focal + terms.dice + cross_entropy_sum(x, targets, IGNORE)
+        results.append((loss.detach(), gradient(loss, x)))
+    assert all(map(torch.equal, *results))
+
+
 def test_a_target_that_is_no_class_is_an_error_of_the_softmax():
     logits, targets = example(5)
     targets[0, 0, 0] = 5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zss_d2.modeling.losses.upsampling import Upsampling, exact_products
+from zss_d2.modeling.losses.upsampling import Upsampling
 
 SIZES = [
     ((3, 4), (48, 64)),
@@ -32,23 +32,3 @@ def test_it_is_bilinear_interpolation_and_its_gradient(coarse, fine, rows):
     into = torch.ones_like(maps, requires_grad=False)
     upsampling.add_adjoint(weights, into, rows)
     torch.testing.assert_close(into, 1 + expected)
-
-
-def test_products_are_exact_inside_an_autocast():
-    maps = torch.randn(3, 8, 8)
-    upsampling = Upsampling((8, 8), (32, 32), maps)
-    expected = upsampling.enlarge(maps)
-    with torch.autocast("cpu", torch.bfloat16), exact_products(maps.device):
-        assert torch.equal(upsampling.enlarge(maps), expected)
-
-
-def test_products_on_cuda_are_made_without_tf32():
-    """Whatever the process has chosen, which holds again afterwards; no card is asked."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("high")
-        with exact_products(torch.device("cuda")):
-            assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision(before)

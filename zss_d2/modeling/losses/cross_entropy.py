@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zss_d2.modeling.losses.chunks import blocks, chunk_bytes
-from zss_d2.modeling.losses.upsampling import Upsampling, exact_products
+from zss_d2.modeling.losses.upsampling import Upsampling
+from zss_d2.modeling.precision import single_precision
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor, ignore_label: int) -> Tensor:
@@ -39,7 +40,7 @@ class _CrossEntropySum(torch.autograd.Function):
         total, slope = logits.new_zeros(()), logits.new_zeros(logits.shape)
         one = number * width * logits.element_size()  # bytes of an enlarged row, all classes
         at_once = chunk_bytes(batch * height * one, logits.device) // one
-        with exact_products(logits.device):
+        with single_precision(logits.device):
             for images, rows in blocks(batch, height, at_once):
                 some, labels = logits[images], targets[images, rows]
                 z = upsampling.enlarge(some.flatten(0, 1), rows).unflatten(0, some.shape[:2])

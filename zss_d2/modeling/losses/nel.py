@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zss_d2.modeling.losses.chunks import blocks, chunk_bytes
-from zss_d2.modeling.losses.upsampling import Upsampling, exact_products
+from zss_d2.modeling.losses.upsampling import Upsampling
+from zss_d2.modeling.precision import single_precision
 
 # What is taken from the logit of a class that is out of the question: probability and cost are 0.
 _NEVER = 1e4
@@ -68,7 +69,7 @@ class _FocalAndDice(torch.autograd.Function):
         slopes = logits.new_zeros(2, *logits.shape)  # of focal and of dice
         one = index[0].numel() * logits.element_size()  # bytes of an enlarged map
         at_once = chunk_bytes(batch * number * one, logits.device) // one
-        with exact_products(logits.device):
+        with single_precision(logits.device):
             for images, classes in blocks(batch, number, at_once):
                 some = logits[images, classes]
                 z = upsampling.enlarge(some.flatten(0, 1)).unflatten(0, some.shape[:2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,7 +17,7 @@ class Upsampling:
     """``F.interpolate(x, size, mode="bilinear")`` of maps (N, h, w) -> (N, H, W), R x C^T.
 
     Its adjoint, which takes gradients back, is R^T g C. Torch's own is a loop over pixels on a CPU,
-    four to eight times as slow, and adds by atomics on CUDA.
+    four to eight times as slow, and adds by atomics on CUDA. To be used in `single_precision`.
 
     Attributes:
         same: both sizes are equal, so nothing is to be done.
@@ -73,18 +72,3 @@ def _weights(coarse: int, fine: int, like: Tensor) -> Tensor:
     """(fine, coarse): torch's own interpolation of every unit vector."""
     units = torch.eye(coarse, dtype=like.dtype, device=like.device)
     return F.interpolate(units[None], size=fine, mode="linear")[0].T.contiguous()
-
-
-@contextlib.contextmanager
-def exact_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in the precision of their operands: no autocast, on CUDA no TF32."""
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
