@@ -54,7 +54,7 @@ class InferenceTester:
         items = batch((64, 64), (40, 90), (64, 64), (63, 60))
         alone = [model.eval()([item])[0]["sem_seg"] for item in items]
         model.protocol = replace(model.protocol, batch=16, flip=False)
-        rounding = {"atol": 1e-5 if model.autocast is None else 0.02, "rtol": 0}
+        rounding = {"atol": 1e-5 if model.precision.autocast is None else 0.02, "rtol": 0}
         for expected, result in zip(alone, model(items), strict=True):
             torch.testing.assert_close(result["sem_seg"], expected, **rounding)
 
