@@ -298,9 +298,10 @@ class ZeroShotTrainer(DefaultTrainer):
 
 
 def compile_parts(model: nn.Module, backend: str) -> None:
-    """Have `torch.compile` take over the forward pass of every part, in place.
+    """Have `torch.compile` take over the forward pass of every part that has weights, in place.
 
-    Not of the whole: its python code, which loops over images, would only break the graphs.
+    Not of the whole: its python code, which loops over images, would only break the graphs; nor of
+    losses, whose loops over chunks would be unrolled.
 
     Raises:
         ZssError: unknown backend.
@@ -309,7 +310,8 @@ def compile_parts(model: nn.Module, backend: str) -> None:
     if backend not in known:
         raise ZssError(f"MODEL.COMPILE is {backend!r}; use one of {', '.join(known)}, or ''")
     for part in model.children():
-        part.compile(backend=backend)
+        if any(True for _ in part.parameters()):
+            part.compile(backend=backend)
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> OrderedDict:
