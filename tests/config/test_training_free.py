@@ -53,8 +53,10 @@ def test_each_method_has_one_for_each_benchmark(method, name):
     assert bool(tokens.get("DENSE.RESCLIP_WEIGHT")) == (method == "resclip")
     if name == "mini":
         return
-    usual = 560 if name == "cityscapes" else 336
+    usual = {"cityscapes": 560, "coco": 448}.get(name, 336)
     assert protocol["min_size"] == (448 if method == "clearclip" else usual)
     assert protocol["slide"] == {"crop": 224, "stride": 112}
     assert protocol["position_resize"] == "bicubic"
     assert ("background" in protocol["words"]) == (name == "voc21")
+    assert ("boat" in protocol["words"]) == (name in ("voc20", "voc21"))
+    assert bool(protocol.get("background_below")) == (name in ("voc21", "context60"))
