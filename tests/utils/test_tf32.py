@@ -18,10 +18,12 @@ def state() -> tuple[bool, bool]:
 
 @pytest.fixture(autouse=True)
 def torch_as_it_starts() -> Iterator[None]:
-    before = state()
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
     yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def test_scopes_nest_and_end_with_what_was_there():
@@ -33,6 +35,18 @@ def test_scopes_nest_and_end_with_what_was_there():
                 assert state() == (False, False)
         assert state() == (True, True)
     assert state() == (False, True)
+
+
+@pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
+def test_torch_can_tell_the_precision_that_was_chosen_for_all_backends(chosen):
+    """Compilers ask for it, within a scope or later."""
+    torch.set_float32_matmul_precision(chosen)
+    with tf32(True):
+        assert torch.get_float32_matmul_precision() == (chosen if chosen != "highest" else "high")
+        with tf32(False):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert state() == (False, False)
+    assert torch.get_float32_matmul_precision() == chosen
 
 
 def test_a_scope_ends_with_an_error_too():

@@ -21,7 +21,7 @@ class _Switch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = {True: 0, False: 0}
-        self._outside = (False, True)
+        self._outside = ("highest", True)
 
     def change(self, allowed: bool, by: int) -> None:
         """Open (1) or close (-1) a scope."""
@@ -32,8 +32,10 @@ class _Switch:
             if not any(self._open.values()):
                 _set(*self._outside)
             else:
-                on = not self._open[False]
-                _set(on, on)
+                on, outside = not self._open[False], self._outside[0]
+                # "medium" is more than TF32, and was somebody's choice.
+                allowing = outside if outside != "highest" else "high"
+                _set(allowing if on else "highest", on)
 
 
 _switch = _Switch()
@@ -72,11 +74,16 @@ def _usable() -> bool:
     return not _foreign
 
 
-def _state() -> tuple[bool, bool]:
-    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+def _state() -> tuple[str, bool]:
+    """Precision of products, "highest" without TF32, and whether convolutions may use it.
+
+    That of all backends: were it changed for CUDA's alone, torch would refuse to tell it, as
+    compilers ask, where it had been set for all, such as by Detectron2's FLOAT32_PRECISION.
+    """
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
-def _set(products: bool, convolutions: bool) -> None:
+def _set(products: str, convolutions: bool) -> None:
     if _state() != (products, convolutions):
-        torch.backends.cuda.matmul.allow_tf32 = products
+        torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
