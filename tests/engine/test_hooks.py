@@ -151,9 +151,10 @@ def test_a_training_that_failed_has_no_summary(caplog):
 
 
 def test_peak_memory_of_a_gpu_is_what_torch_has_allocated(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
-    assert peak_memory(on_gpu=True) == 7
-    before = peak_memory(on_gpu=False)
+    allocated = {"cuda": 7, "cuda:1": 8}  # of the current one, and of another
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", allocated.get)
+    assert [peak_memory(device) for device in allocated] == [7, 8]
+    before = peak_memory("cpu")
     block = torch.ones(2**26)
-    assert peak_memory(on_gpu=False) >= max(before, 2**28)
+    assert peak_memory("cpu") >= max(before, 2**28)
     del block

@@ -150,7 +150,7 @@ class Costs(HookBase):
 
     def __init__(self, period: int, device: str):
         self.period = period
-        self.on_gpu = device.startswith("cuda")
+        self.device = device
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -161,7 +161,7 @@ class Costs(HookBase):
         trainer, storage = self.trainer, self.trainer.storage
         if trainer.iter < trainer.max_iter:  # it failed
             return
-        memory = f"{peak_memory(self.on_gpu) / 2**20:.0f} MiB at most"
+        memory = f"{peak_memory(self.device) / 2**20:.0f} MiB at most"
         latest = storage.latest()
         # There is a line for it.
         evaluated = any(when == storage.iter for _, when in latest.values())
@@ -178,17 +178,20 @@ class Costs(HookBase):
 
     def _record(self) -> None:
         self.trainer.storage.put_scalar(
-            "max_mem", peak_memory(self.on_gpu) / 2**20, smoothing_hint=False
+            "max_mem", peak_memory(self.device) / 2**20, smoothing_hint=False
         )
 
 
-def peak_memory(on_gpu: bool) -> int:
-    """Bytes that this process has had at most, on the current GPU or of the machine's memory.
+def peak_memory(device: str) -> int:
+    """Bytes that this process has had at most, on its GPU or of the machine's memory.
 
     0 where the system does not tell.
+
+    Args:
+        device: ``MODEL.DEVICE``; of "cuda" it is the current one.
     """
-    if on_gpu:
-        return torch.cuda.max_memory_allocated()
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
     if resource is None:
         return 0
     # KiB, but on macOS bytes.
