@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,13 @@ from zss_d2.evaluation.metrics import (
     absent_as_zero_note,
     class_iou,
     confusion_matrix,
+    count_pairs,
     count_values,
     harmonic_mean,
     mean_over_present,
     pixel_accuracy,
     summarise,
+    truth_columns,
 )
 
 NAMES = ("a", "b", "u")
@@ -60,6 +64,15 @@ def test_counting_without_waiting_is_bincount(dtype):
     expected = torch.bincount(values.flatten().long(), minlength=11)
     assert torch.equal(count_values(values, 11), expected)
     assert not count_values(values[:0], 11).any()
+
+
+def test_predictions_of_other_devices_than_cuda_are_counted_on_the_cpu():
+    """Stands in for one on MPS."""
+    on_mps = Mock(shape=(3,), device=torch.device("mps"))
+    on_mps.cpu.return_value = torch.tensor([0, 1, 1])
+    counts = count_pairs(on_mps, truth_columns(np.array([0, 1, IGNORE]), 2, IGNORE), 2, IGNORE)
+    assert counts.tolist() == [[1, 0], [0, 1]]
+    assert counts.device.type == "cpu"
 
 
 @pytest.mark.parametrize("num_classes", [255, 256, 300])

@@ -17,6 +17,7 @@ from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
 from zss_d2.clip.wording import ClassTokens, PromptSettings, Tokenizer, class_tokens
 from zss_d2.errors import ZssError
 from zss_d2.utils.tf32 import tf32
+from zss_d2.utils.transfer import sent
 
 # Sentences per pass of the text tower; bounds memory for thousands of names times templates.
 _BATCH = 256
@@ -169,7 +170,7 @@ class TextEncoder(nn.Module):
         return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
 
     def _to_device(self, tokens: Tensor) -> Tensor:
-        return tokens.to(self.ln_final.weight.device, non_blocking=True)
+        return sent(tokens, self.ln_final.weight.device)
 
     def _layer_inputs(self, tokens: Tensor, transformer: nn.Module) -> Iterator[Tensor]:
         """What enters every layer for token ids (N, T), prompts included, and the last output."""

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zss_d2.utils.transfer import sent
+
 # Ends the names of the means in which a predicted class that the truth lacks has IoU 0.
 ABSENT_AS_ZERO = "-absent0"
 
@@ -26,8 +28,8 @@ def confusion_matrix(
 ) -> Tensor:
     """Count pixels of two integer label maps of equal shape -> (K, K) int64, rows predictions.
 
-    The counting happens where the prediction is, and nobody waits for it there; predictions lie in
-    0..K-1.
+    On CUDA the counting happens where the prediction is, and nobody waits for it there; otherwise
+    it does on the CPU. Predictions lie in 0..K-1.
 
     Raises:
         ValueError: other shapes, or labels outside 0..K-1 that are not the ignore label.
@@ -72,11 +74,13 @@ def count_pairs(
         )
     # Counting what is ignored is faster than leaving pixels out.
     width = num_classes + 1
-    if prediction.device.type == "cpu":
-        pairs = prediction.numpy().astype(np.int32) * np.int32(width) + columns
+    # Whether MPS adds up integers of 64 bit depends on torch's version.
+    if prediction.device.type != "cuda":
+        pairs = prediction.cpu().numpy().astype(np.int32) * np.int32(width) + columns
         counts = torch.from_numpy(np.bincount(pairs.ravel(), minlength=num_classes * width))
     else:
-        on_device = _copied(columns, prediction.device)
+        # From memory that stays where it is until the transfer is over.
+        on_device = sent(torch.from_numpy(columns).pin_memory(), prediction.device)
         counts = count_values(prediction.int() * width + on_device, num_classes * width)
     counts = counts.view(num_classes, width)[:, :num_classes]
     if ignore_label < num_classes:
@@ -92,14 +96,6 @@ def count_values(values: Tensor, size: int) -> Tensor:
     flat = values.reshape(-1).long()
     counts = torch.zeros(size, dtype=torch.int64, device=flat.device)
     return counts.scatter_add_(0, flat, torch.ones_like(flat))
-
-
-def _copied(array: np.ndarray, device: torch.device) -> Tensor:
-    """On the device; to a GPU on its way there, from memory that stays where it is until then."""
-    tensor = torch.from_numpy(array)
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _check_labels(truth: np.ndarray, num_classes: int, ignore_label: int) -> None:

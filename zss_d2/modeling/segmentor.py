@@ -26,6 +26,7 @@ from zss_d2.modeling.inference import (
 )
 from zss_d2.modeling.inference.graphs import GraphedLogits
 from zss_d2.modeling.precision import Precision, single_precision, to_single
+from zss_d2.utils.transfer import sent
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ class ZeroShotSegmentor(Identified):
 
     def _to_device(self, x: Tensor) -> Tensor:
         """An image or labels of the loader; a GPU that is busy is not waited for."""
-        return x.to(self.device, non_blocking=self.device.type == "cuda")
+        return sent(x, self.device)
 
     def logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised images (B, 3, H, W) of any size -> logits (B, K, h, w), single precision.

@@ -31,6 +31,7 @@ from zss_d2.modeling.inference.resize import (
     upsample,
 )
 from zss_d2.modeling.inference.windows import Piece, Windows
+from zss_d2.utils.transfer import sent
 
 
 class Network(Protocol):
@@ -139,7 +140,7 @@ def _bias(
     if not seen_bias:
         return None
     seen = torch.tensor([float(name in network.labelled_classes) for name in class_names])
-    return (seen_bias * seen.view(-1, 1, 1)).to(device, non_blocking=True)
+    return sent(seen_bias * seen.view(-1, 1, 1), device)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from zss_d2.utils.transfer import sent
+
 # Where a piece of a map lies (rows, columns) and its scores (K, rows, columns).
 Piece = tuple[slice, slice, Tensor]
 
@@ -89,7 +91,7 @@ class Windows:
                 total = next(scores).clone()
                 if self.blend:
                     weights = row_weights[:, None] * column_weights
-                    total *= weights.to(total, non_blocking=True)
+                    total *= sent(weights.to(total.dtype), total.device)
                 known = 0
                 if before is not None:
                     known = before.shape[2]
@@ -103,8 +105,8 @@ class Windows:
                         below = total.new_empty(len(total), total.shape[1] - rows, width)
                     below[..., left:next_left] = total[:, rows:, :columns]
                 before = total[..., columns:]
-                row_counts = row_counts.to(total.device, non_blocking=True)
-                column_counts = column_counts.to(total.device, non_blocking=True)
+                row_counts = sent(row_counts, total.device)
+                column_counts = sent(column_counts, total.device)
                 count = row_counts[top:next_top, None] * column_counts[left:next_left]
                 mean = total[:, :rows, :columns] / count
                 yield slice(top, next_top), slice(left, next_left), mean
