@@ -74,6 +74,13 @@ def test_a_missing_root_names_folder_command_and_variable(tmp_path, monkeypatch)
     assert "DETECTRON2_DATASETS" in message
 
 
+@pytest.mark.parametrize(("name", "script"), [("voc21", "voc"), ("context60", "context")])
+def test_the_command_prepares_the_benchmark_that_is_missing(tmp_path, monkeypatch, name, script):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(ZssError, match=f"`python datasets/prepare_{script}.py --benchmark {name}`"):
+        DatasetCatalog.get(f"zss_{name}_val")
+
+
 def test_an_empty_folder_is_an_error(datasets):
     for image in (datasets / "zss/voc/images/train").iterdir():
         image.unlink()
