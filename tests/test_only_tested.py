@@ -81,6 +81,14 @@ def test_training_on_them_needs_a_view_or_all_labels(root, make_cfg):
         require_datasets(cfg, train=True)
 
 
+def test_a_bias_needs_a_class_to_be_subtracted_from(root, make_cfg):
+    cfg = make_cfg(*CITYSCAPES, *ITSELF, "TEST.SEEN_BIAS", 0.1)
+    with pytest.raises(ZssError, match="SEEN_BIAS is 0.1 but has no effect: .*_train; leave"):
+        require_datasets(cfg, train=False)
+    cfg.DATASETS.TRAIN = ("zss_coco_stuff_train",)  # a person is one in both
+    require_datasets(cfg, train=False)
+
+
 def test_metrics_of_a_set_without_seen_classes_by_hand():
     metrics = summarise(np.array([[3, 1], [0, 4]]), ["a", "b"], ["a", "b"])
     assert metrics["mIoU-U"] == pytest.approx(100 * (3 / 4 + 4 / 5) / 2)

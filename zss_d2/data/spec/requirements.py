@@ -53,6 +53,7 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
         )
     if train:
         _require_seen(cfg)
+    _require_biased(cfg)
     if train and cfg.SOLVER.CHECKPOINT_BEST and not datasets.TEST:
         raise ZssError(
             f"SOLVER.CHECKPOINT_BEST is {cfg.SOLVER.CHECKPOINT_BEST!r} and DATASETS.TEST is empty; "
@@ -88,12 +89,31 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
 
 
 def _require_seen(cfg: CfgNode) -> None:
-    if cfg.ZERO_SHOT.SETTING != "supervised" and _only_tested(cfg.DATASETS.TRAIN):
+    if not _is_supervised(cfg) and _only_tested(cfg.DATASETS.TRAIN):
         raise ZssError(
             f"DATASETS.TRAIN {cfg.DATASETS.TRAIN[0]} has no seen classes, being only tested on; "
             "use --eval-only, or train on another data set or a view with `unseen` "
             "(datasets/README.md, 'Other unseen classes')"
         )
+
+
+def _require_biased(cfg: CfgNode) -> None:
+    """Raise `ZssError` where ``TEST.SEEN_BIAS`` is subtracted from nothing."""
+    if not cfg.TEST.SEEN_BIAS or not cfg.DATASETS.TEST:
+        return
+    trained = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    labelled = trained.stuff_classes if _is_supervised(cfg) else trained.seen_classes
+    tested = (MetadataCatalog.get(name).stuff_classes for name in cfg.DATASETS.TEST)
+    if not any(set(labelled).intersection(classes) for classes in tested):
+        raise ZssError(
+            f"TEST.SEEN_BIAS is {cfg.TEST.SEEN_BIAS} but has no effect: no class of "
+            f"{', '.join(cfg.DATASETS.TEST)} is called as a seen class of {cfg.DATASETS.TRAIN[0]}; "
+            "leave it out"
+        )
+
+
+def _is_supervised(cfg: CfgNode) -> bool:
+    return cfg.ZERO_SHOT.SETTING == "supervised"
 
 
 def _only_tested(names: Sequence[str]) -> bool:
