@@ -157,6 +157,18 @@ def test_no_config_is_what_the_tables_recommend(caplog):
         load_model(weights="some.pth", **CPU)
 
 
+def test_a_tower_whose_blocks_resclip_does_not_name_goes_without_it(caplog):
+    opts = ["MODEL.CLIP.NAME", "zss-tiny", "MODEL.CLIP.PRETRAINED", ""]
+    opts += ["MODEL.CLIP.TEMPLATE_SET", "single"]
+    with caplog.at_level("WARNING"):
+        assert load_model(opts=opts, **CPU).cfg.MODEL.CLIP.DENSE.RESCLIP_WEIGHT == 0
+    assert any("labelled by NACLIP on CLIP zss-tiny" in x for x in caplog.messages)
+    asked = ["MODEL.CLIP.DENSE.RESCLIP_BLOCKS", "[0, 1]"]
+    model = load_model(opts=[*opts, *asked], **CPU)
+    assert model.segmentor.image_encoder.dense_tokens.settings[asked[0]] == [0, 1]
+    assert model.cfg.MODEL.CLIP.DENSE.RESCLIP_WEIGHT == 0.4
+
+
 def test_a_method_without_weights_needs_none():
     opts = list(map(str, MASKCLIP))
     model = load_model(TINY_CONFIG, opts=opts, **CPU)

@@ -17,6 +17,7 @@ from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.maskclip.recommended import (
     DEFAULT_CONFIG,
     name_of,
+    on_its_tower,
     without_training,
 )
 from zss_d2.predict.predictor import Predictor
@@ -81,6 +82,7 @@ def load_model(
         cfg = run.config(overrides)
         folder, found = str(run.path), run.checkpoint(cfg)
     if config == str(DEFAULT_CONFIG):
+        cfg = on_its_tower(cfg, opts[::2])
         logger.warning("No config is given, so images are labelled by %s", name_of(cfg))
     checkpoint = found if weights is None else expanduser(fspath(weights))
     model = ZeroShotTrainer.build_model(cfg).eval()
