@@ -108,3 +108,9 @@ def test_training_is_refused(make_cfg):
         ZeroShotTrainer.build_optimizer(make_cfg(*OVERRIDES), model)
     with pytest.raises(ZssError, match="nothing to train; use --eval-only"):
         model.train()(batch((32, 32)))
+
+
+@pytest.mark.parametrize("key", ["VISUAL_PROMPTS.LENGTH", "TEXT_PROMPTS.LENGTH"])
+def test_prompts_that_would_stay_random_are_refused(make_cfg, key):
+    with pytest.raises(ZssError, match="prompts would stay random; set MODEL.VISUAL_PROMPTS"):
+        build_model(make_cfg(*OVERRIDES, f"MODEL.{key}", 2))

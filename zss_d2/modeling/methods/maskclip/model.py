@@ -47,6 +47,7 @@ class MaskCLIP(ClipSegmentor):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         parts, words = super().from_config(cfg), {x: own for x, *own in cfg.MODEL.MASKCLIP.WORDS}
+        _require_frozen(parts)
         _check_words(words, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), parts)
         return {**parts, "temperature": cfg.MODEL.MASKCLIP.TEMPERATURE, "words": words}
 
@@ -87,6 +88,17 @@ def _flat(words: Sequence[Sequence[str]], class_names: Sequence[str]) -> Sequenc
     if not isinstance(class_names, Vocabulary):
         return everything
     return Vocabulary(everything, class_names.synonyms, class_names.templates)
+
+
+def _require_frozen(parts: Mapping[str, Any]) -> None:
+    """Raise `ZssError` for learnable parts of the towers, which would stay random."""
+    towers = (parts["image_encoder"], parts["text_encoder"])
+    if any(x.requires_grad for tower in towers for x in tower.parameters()):
+        raise ZssError(
+            "MaskCLIP has nothing to train, so prompts would stay random; set "
+            "MODEL.VISUAL_PROMPTS.LENGTH 0, MODEL.VISUAL_PROMPTS.NORM False and "
+            "MODEL.TEXT_PROMPTS.LENGTH 0"
+        )
 
 
 def _check_words(
