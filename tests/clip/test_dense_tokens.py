@@ -258,6 +258,7 @@ def test_what_is_learnt_gets_gradients_through_all_of_them(clip):
     [
         ("gem", {DEPTH: 4, STEPS: 1}, "GEM_DEPTH is 4, but the tower has 3 blocks; use 3 or less"),
         ("clip_surgery", {SURGERY: 7}, "SURGERY_DEPTH is 7, but the tower has 3 blocks"),
+        ("sclip", {WEIGHT: 0.5, BLOCKS: [0, -3]}, r"\[0, -3\], which names a block of the 3 twice"),
         ("sclip", {WEIGHT: 0.5, BLOCKS: [1, 3]}, r"RESCLIP_BLOCKS is \[1, 3\], .* some of 0..2"),
         ("sclip", {}, "DENSE_TOKENS 'sclip' reads MODEL.CLIP.DENSE.RESCLIP_WEIGHT"),
         ("slip", {}, "'slip'; use one of 'tokens', .*'sclip'"),

@@ -13,6 +13,7 @@ from detectron2.modeling import build_model
 from tests.config.test_defaults import TRAINING_FREE
 from tests.conftest import ROOT
 from zss_d2.engine import load_config
+from zss_d2.errors import ZssError
 from zss_d2.evaluation.results import protocol_of
 
 METHODS = ("maskclip", "sclip", "clearclip", "naclip", "resclip", "clip_surgery", "gem")
@@ -39,6 +40,11 @@ def test_every_one_makes_a_model(path: Path, twelve_blocks):
     model = build_model(cfg)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert set(model.words) <= set(model.classes)
+
+
+def test_a_window_so_narrow_that_scores_would_be_nan_is_refused():
+    with pytest.raises(ZssError, match="NACLIP_SIGMA is 1e-30; use 0.01 or more"):
+        load_config(ROOT / "configs/naclip_mini.yaml", ["MODEL.CLIP.DENSE.NACLIP_SIGMA", "1e-30"])
 
 
 @pytest.mark.parametrize(("method", "name"), list(product(METHODS, SETS)))

@@ -63,7 +63,7 @@ class SelfSelfAttention:
     blocks: Sequence[int] = ()
 
     def seen_blocks(self, layers: int) -> tuple[int, ...]:
-        """The ``blocks``, if they count; raises ZssError if there are none of these."""
+        """The ``blocks``, if they count; raises ZssError for others, and for one twice."""
         if not self.weight:
             return ()
         if not all(-layers <= block < layers for block in self.blocks):
@@ -71,7 +71,13 @@ class SelfSelfAttention:
                 f"{_BLOCKS} is {list(self.blocks)}, but the tower has {layers} blocks; name some "
                 f"of 0..{layers - 1}, or of -{layers}..-1 from the end"
             )
-        return tuple(block % layers for block in self.blocks)
+        found = tuple(block % layers for block in self.blocks)
+        if len(set(found)) < len(found):
+            raise ZssError(
+                f"{_BLOCKS} is {list(self.blocks)}, which names a block of the {layers} twice; "
+                "leave one of them out"
+            )
+        return found
 
     def __call__(self, last: LastBlock) -> Tensor:
         heads = heads_of(last.block, last.block.ln_1(last.inputs))
