@@ -49,6 +49,16 @@ def test_torch_can_tell_the_precision_that_was_chosen_for_all_backends(chosen):
     assert torch.get_float32_matmul_precision() == chosen
 
 
+def test_a_program_may_switch_that_of_cuda_alone():
+    for allowed in (True, False, True):
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        for inside in (True, False):
+            with tf32(inside):
+                assert state() == (inside, inside)
+            assert state() == (allowed, True)
+        assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+
+
 def test_a_scope_ends_with_an_error_too():
     with pytest.raises(ValueError), tf32(True), tf32(False):
         raise ValueError

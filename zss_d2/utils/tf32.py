@@ -21,21 +21,20 @@ class _Switch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = {True: 0, False: 0}
-        self._outside = ("highest", True)
+        self._outside = (False, True)
+        self._chosen: str | None = None
 
     def change(self, allowed: bool, by: int) -> None:
         """Open (1) or close (-1) a scope."""
         with self._lock:
             if not any(self._open.values()):
-                self._outside = _state()
+                self._outside, self._chosen = _state(), _chosen_for_all()
             self._open[allowed] += by
             if not any(self._open.values()):
-                _set(*self._outside)
+                _set(*self._outside, self._chosen)
             else:
-                on, outside = not self._open[False], self._outside[0]
-                # "medium" is more than TF32, and was somebody's choice.
-                allowing = outside if outside != "highest" else "high"
-                _set(allowing if on else "highest", on)
+                on = not self._open[False]
+                _set(on, on, self._chosen)
 
 
 _switch = _Switch()
@@ -74,16 +73,30 @@ def _usable() -> bool:
     return not _foreign
 
 
-def _state() -> tuple[str, bool]:
-    """Precision of products, "highest" without TF32, and whether convolutions may use it.
+def _state() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
-    That of all backends: were it changed for CUDA's alone, torch would refuse to tell it, as
-    compilers ask, where it had been set for all, such as by Detectron2's FLOAT32_PRECISION.
+
+def _chosen_for_all() -> str | None:
+    """ "high" or "medium", where torch was told so for all backends; None: it was not.
+
+    Then it is to be changed for all: with another one of CUDA alone, newer versions refuse to tell
+    it, and compilers ask.
     """
-    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        precision = torch.get_float32_matmul_precision()
+    except RuntimeError:  # CUDA has its own already
+        return None
+    mkldnn = getattr(torch.backends.mkldnn, "matmul", None)  # not in older versions
+    of_cuda_alone = mkldnn is not None and mkldnn.fp32_precision not in ("tf32", "bf16")
+    return None if precision == "highest" or of_cuda_alone else precision
 
 
-def _set(products: str, convolutions: bool) -> None:
-    if _state() != (products, convolutions):
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+def _set(products: bool, convolutions: bool, chosen: str | None) -> None:
+    if _state() == (products, convolutions):
+        return
+    if chosen:
+        torch.set_float32_matmul_precision(chosen if products else "highest")
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = products
+    torch.backends.cudnn.allow_tf32 = convolutions
