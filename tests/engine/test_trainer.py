@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from tests.conftest import REAL_VOC, ROOT, prepare_voc
 from zss_d2.engine import ZeroShotTrainer
+from zss_d2.engine.testing import _saved_checkpoint
 from zss_d2.errors import ZssError
 from zss_d2.modeling.inference import InferenceProtocol
 
@@ -188,3 +189,13 @@ def test_the_batch_of_a_test_is_that_of_the_device_unless_one_is_given(make_cfg)
     ):
         cfg = make_cfg("MODEL.DEVICE", device, "TEST.BATCH", given)
         assert InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE) == expected
+
+
+def test_a_checkpoint_that_was_removed_is_not_what_results_are_of(tmp_path, make_cfg):
+    """A run that goes on from model_final.pth evaluates what is missing, numbered ones or not."""
+    cfg = make_cfg("OUTPUT_DIR", str(tmp_path), "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_ITER", 8)
+    assert _saved_checkpoint(cfg, 4) == _saved_checkpoint(cfg, 8) == ""
+    for name in ("model_0000003.pth", "model_final.pth"):
+        (tmp_path / name).touch()
+    found = [_saved_checkpoint(cfg, iteration) for iteration in (4, 5, 6, 8)]
+    assert [Path(path).name for path in found] == ["model_0000003.pth", "", "", "model_final.pth"]

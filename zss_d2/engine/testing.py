@@ -72,9 +72,14 @@ def record_results(
 
 
 def _saved_checkpoint(cfg: CfgNode, iteration: int) -> str:
-    """File that the checkpoint hook, which runs before evaluation, has written at ``iteration``."""
+    """File that the checkpoint hook, which runs before evaluation, has written at ``iteration``.
+
+    "" if there is none, or none any more: a run that goes on may find it removed.
+    """
     if iteration >= cfg.SOLVER.MAX_ITER:
-        return str(Path(cfg.OUTPUT_DIR) / FINAL)
-    if iteration % cfg.SOLVER.CHECKPOINT_PERIOD == 0:
-        return str(Path(cfg.OUTPUT_DIR) / f"model_{iteration - 1:07d}.pth")
-    return ""
+        path = Path(cfg.OUTPUT_DIR) / FINAL
+    elif iteration % cfg.SOLVER.CHECKPOINT_PERIOD == 0:
+        path = Path(cfg.OUTPUT_DIR) / f"model_{iteration - 1:07d}.pth"
+    else:
+        return ""
+    return str(path) if path.is_file() else ""
