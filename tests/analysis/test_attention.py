@@ -14,7 +14,8 @@ from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
 
 
 def save_run(folder: Path, make_cfg, method: str) -> Path:
-    cfg = make_cfg("OUTPUT_DIR", str(folder), "MODEL.META_ARCHITECTURE", method)
+    prompts = ("MODEL.VISUAL_PROMPTS.LENGTH", 0) if method == "MaskCLIP" else ()
+    cfg = make_cfg("OUTPUT_DIR", str(folder), "MODEL.META_ARCHITECTURE", method, *prompts)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(cfg.dump())
     if method != "MaskCLIP":
