@@ -142,6 +142,16 @@ def test_costs_stand_in_every_line_and_are_summed_up(caplog):
     assert 50 < latest["max_mem"][0] < 1e6  # MiB of a process that has loaded torch
 
 
+def test_a_training_of_few_iterations_tells_the_time_for_images_alone(caplog):
+    caplog.set_level("INFO")
+    hook = Costs(period=20, device="cpu")
+    with EventStorage(2) as storage:
+        storage.put_scalar("data_time", 0.5, cur_iter=1)
+        hook.trainer = SimpleNamespace(iter=2, max_iter=2, storage=storage)
+        hook.after_train()
+    assert "took 0.500 s per iteration for images (median), " in caplog.text
+
+
 def test_a_training_that_failed_has_no_summary(caplog):
     caplog.set_level("INFO")
     hook = Costs(period=20, device="cpu")

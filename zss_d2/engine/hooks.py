@@ -168,7 +168,9 @@ class Costs(HookBase):
         if evaluated:
             self._record()
         words = []
-        for name, what in (("time", "per iteration"), ("data_time", "of it for images")):
+        # The first three iterations have no time.
+        of_images = "of it for images" if "time" in latest else "per iteration for images"
+        for name, what in (("time", "per iteration"), ("data_time", of_images)):
             if name in latest:
                 history = storage.history(name)
                 words.append(f"{history.median(len(history.values())):.3f} s {what} (median)")
