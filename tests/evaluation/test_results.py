@@ -11,6 +11,8 @@ from zss_d2.errors import ZssError
 from zss_d2.evaluation import ZeroShotSemSegEvaluator, read_results, results, write_results
 from zss_d2.evaluation.results import collect_provenance, describe_protocol, protocol_of
 
+MASKCLIP = ("MODEL.META_ARCHITECTURE", "MaskCLIP")
+
 
 def test_results_are_plain_json_and_nan_becomes_null(make_cfg, tmp_path):
     path, provenance = tmp_path / "results.json", collect_provenance(make_cfg(), "", None)
@@ -59,7 +61,7 @@ def test_a_protocol_says_which_tokens_meet_which_names(make_cfg):
     assert describe_protocol(trained).endswith("seen bias 0, class names and synonyms")
     words = [["cat", "kitten", "tiger"], ["dog", "puppy"]]
     free = make_cfg(
-        *("MODEL.META_ARCHITECTURE", "MaskCLIP", "MODEL.CLIP.DENSE_TOKENS", "naclip"),
+        *(*MASKCLIP, "MODEL.CLIP.DENSE_TOKENS", "naclip"),
         *("MODEL.CLIP.DENSE.NACLIP_SIGMA", 3.0, "MODEL.CLIP.POSITION_RESIZE", "bicubic"),
         *("MODEL.MASKCLIP.WORDS", words, "TEST.BACKGROUND_BELOW", 0.1),
     )
@@ -72,8 +74,11 @@ def test_a_protocol_says_which_tokens_meet_which_names(make_cfg):
     }
     assert describe_protocol(protocol).endswith(
         "seen bias 0, dense tokens naclip (NACLIP_SIGMA 3.0, RESCLIP_WEIGHT 0.0), bicubic "
-        "positions, plain class names, 2 words for cat, 1 words for dog, background below 0.1"
+        "positions, sentence 'a photo of a {}.', plain class names, 2 words for cat, 1 words for "
+        "dog, background below 0.1"
     )
+    many = protocol_of(make_cfg(*MASKCLIP, "MODEL.CLIP.TEMPLATE_SET", "imagenet80"))
+    assert "sentences imagenet80, " in describe_protocol(many)
     earlier = {key: protocol[key] for key in results._NEEDED["protocol"]}
     assert describe_protocol(earlier).endswith("seen bias 0")
 

@@ -204,6 +204,7 @@ def _tokens_and_names(cfg: CfgNode) -> dict[str, Any]:
             key: value_of(clip, key) for key in keys if f"MODEL.CLIP.{key}" not in useless
         },
         "position_resize": clip.POSITION_RESIZE,
+        "sentences": clip.TEMPLATE_SET or list(clip.TEMPLATES),
         **names,
         "words": {name: own for name, *own in cfg.MODEL.MASKCLIP.WORDS},
     }
@@ -235,6 +236,11 @@ def _described_tokens(protocol: Mapping[str, Any]) -> Iterator[str]:
         text = ", ".join(f"{key.removeprefix('DENSE.')} {value}" for key, value in settings)
         yield f"dense tokens {name[1]}" + (f" ({text})" if text else "")
         yield f"{protocol['position_resize']} positions"
+    if sentences := protocol.get("sentences"):
+        if isinstance(sentences, str):
+            yield f"sentences {sentences}"
+        else:
+            yield f"{len(sentences)} sentences" if sentences[1:] else f"sentence {sentences[0]!r}"
     if "synonyms" in protocol:
         yield "class names and synonyms" if protocol["synonyms"] else "plain class names"
     for name, own in protocol.get("words", {}).items():
