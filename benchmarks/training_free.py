@@ -31,9 +31,14 @@ TOWER = "open_clip tower"
 
 def multiply_adds(call: Callable[[], object]) -> int:
     """Of one call, attention included."""
-    # The counter does not know the fused kernels of a CPU.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        call()
+    # The counter does not know the fused kernels of a CPU, nor torch's shortcut for whole blocks.
+    shortcut = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            call()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(shortcut)
     return counter.get_total_flops() // 2
 
 
