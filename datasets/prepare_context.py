@@ -11,7 +11,13 @@ from zss_d2.data.files.images import read_mask, read_matlab_mask, require_folder
 from zss_d2.data.files.listing import files_by_id
 from zss_d2.data.labels import build_lut
 from zss_d2.data.prepare.data_command import data_command
-from zss_d2.data.prepare.workflow import Pair, add_common_arguments, main, read_id_list
+from zss_d2.data.prepare.workflow import (
+    Pair,
+    add_common_arguments,
+    benchmark_choice,
+    main,
+    read_id_list,
+)
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.spec.locations import datasets_root
 from zss_d2.errors import ZssError
@@ -33,13 +39,8 @@ def context_pairs(args: argparse.Namespace, split: str) -> list[Pair]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    choice = Parser(None, add_help=False, allow_abbrev=False)
-    choice.add_argument(
-        "--benchmark",
-        choices=BENCHMARKS,
-        default=BENCHMARKS[0],
-        help="context59: background is ignored; context60: it is a seen class "
-        "(default: %(default)s). Scores of the two cannot be compared",
+    choice = benchmark_choice(
+        BENCHMARKS, "context59: background is ignored; context60: it is a seen class"
     )
     benchmark = choice.parse_known_args(argv)[0].benchmark
     parser = Parser(

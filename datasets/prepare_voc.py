@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 from zss_d2.data.prepare.data_command import data_command
-from zss_d2.data.prepare.workflow import Pair, add_common_arguments, main, read_id_list
+from zss_d2.data.prepare.workflow import (
+    Pair,
+    add_common_arguments,
+    benchmark_choice,
+    main,
+    read_id_list,
+)
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.spec.locations import datasets_root
 from zss_d2.errors import ZssError
@@ -33,14 +39,7 @@ def voc_pairs(root: Path, list_name: str, masks: str) -> list[Pair]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    choice = Parser(None, add_help=False, allow_abbrev=False)
-    choice.add_argument(
-        "--benchmark",
-        choices=BENCHMARKS,
-        default=BENCHMARKS[0],
-        help="voc: background is ignored; voc21: it is class 0 (default: %(default)s). Scores of "
-        "the two cannot be compared",
-    )
+    choice = benchmark_choice(BENCHMARKS, "voc: background is ignored; voc21: it is class 0")
     benchmark = choice.parse_known_args(argv)[0].benchmark
     parser = Parser(
         "Read the images, masks and lists of VOC 2012, and write masks with train ids (void: 255) "

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from zss_d2.utils.weights import is_traced, stamp_of
+
 T = TypeVar("T")
 
 # Beside those of linear layers and convolutions: weights of open_clip that enter products.
@@ -89,20 +91,6 @@ def remembered(cache: OrderedDict[tuple, T], key: tuple, make: Callable[[], T], 
         while len(cache) > limit:
             cache.popitem(last=False)
     return value
-
-
-def is_traced() -> bool:
-    """Whether what runs becomes a graph: for torch.export, torch.compile or TorchScript."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def stamp_of(parameter: Tensor) -> tuple:
-    """Another one as soon as a parameter was moved, replaced, written to or set free to learn.
-
-    A write through ``parameter.data`` leaves no trace.
-    """
-    version = 0 if parameter.is_inference() else parameter._version
-    return parameter.data_ptr(), version, parameter.requires_grad
 
 
 def _parts(source: Any) -> tuple:

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock, with_residual
-from zss_d2.clip.frozen import FrozenCopy, is_traced, remembered, stamp_of
+from zss_d2.clip.frozen import FrozenCopy, remembered
 from zss_d2.errors import ZssError
+from zss_d2.utils.weights import is_traced, stamp_of
 
 # Sizes of images whose position embeddings are remembered, a megabyte or two each.
 _GRIDS = 8

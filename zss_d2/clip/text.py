@@ -12,12 +12,13 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zss_d2.clip.frozen import FrozenCopy, remembered, stamp_of
+from zss_d2.clip.frozen import FrozenCopy, remembered
 from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
 from zss_d2.clip.wording import ClassTokens, PromptSettings, Tokenizer, class_tokens
 from zss_d2.errors import ZssError
 from zss_d2.utils.tf32 import tf32
 from zss_d2.utils.transfer import sent
+from zss_d2.utils.weights import stamp_of
 
 # Sentences per pass of the text tower; bounds memory for thousands of names times templates.
 _BATCH = 256

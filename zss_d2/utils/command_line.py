@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from zss_d2.errors import ZssError
+from zss_d2.utils.cores import cpu_cores
 
 # More than anybody counts to here, and what every library takes.
 MAX_COUNT = 2**31 - 1
@@ -26,6 +27,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ZssError(f"{message}; --help lists all options")
+
+    def add_workers(self) -> None:
+        """``--workers N``: processes that share the work."""
+        self.add_argument(
+            "--workers",
+            type=whole(1),
+            default=len(cpu_cores()),
+            metavar="N",
+            help="worker processes (default: one per core, now %(default)s)",
+        )
 
     def add_opts(self) -> None:
         """``--opts KEY VALUE ...``: config keys and their values, in turn."""

@@ -12,16 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zss_d2.data.prepare.data_command import data_command
-from zss_d2.utils.command_line import Parser, whole
-from zss_d2.utils.cores import cpu_cores
+from zss_d2.utils.command_line import Parser
 
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, prog="zss check")
     parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="a yaml, or a benchmark's name")
-    parser.add_argument(
-        "--workers", type=whole(1), default=len(cpu_cores()), metavar="N", help="processes"
-    )
+    parser.add_workers()
     return parser
 
 

@@ -12,8 +12,7 @@ from zss_d2.data.prepare.verify import check_location
 from zss_d2.data.spec.benchmark import Benchmark, Split, load_benchmark
 from zss_d2.data.spec.locations import dataset_name, datasets_root, prepared_location
 from zss_d2.errors import ZssError
-from zss_d2.utils.command_line import Parser, whole
-from zss_d2.utils.cores import cpu_cores
+from zss_d2.utils.command_line import Parser
 
 # Pairs of each split that are read without --check.
 SAMPLE = 32
@@ -89,11 +88,5 @@ def _parse(benchmark: Benchmark, argv: Sequence[str] | None) -> argparse.Namespa
         choices=list(benchmark.splits),
         help="look at this one only; may be repeated (default: all)",
     )
-    parser.add_argument(
-        "--workers",
-        type=whole(1),
-        default=len(cpu_cores()),
-        metavar="N",
-        help="worker processes (default: one per core, now %(default)s)",
-    )
+    parser.add_workers()
     return parser.parse_args(argv)

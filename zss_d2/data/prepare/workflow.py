@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,34 @@ from zss_d2.data.prepare.verify import check_location, check_split
 from zss_d2.data.spec.benchmark import Benchmark
 from zss_d2.data.spec.locations import prepared_location, prepared_root
 from zss_d2.errors import ZssError
-from zss_d2.utils.command_line import whole
-from zss_d2.utils.cores import cpu_cores
+from zss_d2.utils.command_line import Parser
 
-__all__ = ["Pair", "add_common_arguments", "check_split", "main", "read_id_list"]
+__all__ = [
+    "Pair",
+    "add_common_arguments",
+    "benchmark_choice",
+    "check_split",
+    "main",
+    "read_id_list",
+]
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
+def benchmark_choice(names: Sequence[str], differences: str) -> Parser:
+    """``--benchmark``, the first one by default: read before the defaults that depend on it.
+
+    A parent of a script's whole parser.
+    """
+    choice = Parser(None, add_help=False, allow_abbrev=False)
+    choice.add_argument(
+        "--benchmark",
+        choices=names,
+        default=names[0],
+        help=f"{differences} (default: %(default)s). Scores of the two cannot be compared",
+    )
+    return choice
+
+
+def add_common_arguments(parser: Parser, benchmark: Benchmark) -> None:
     """Add the options that every ``datasets/prepare_*.py`` has."""
     add_output_arguments(parser, benchmark)
     parser.add_argument(
@@ -51,7 +72,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) 
     )
 
 
-def add_output_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) -> None:
+def add_output_arguments(parser: Parser, benchmark: Benchmark) -> None:
     """Add ``--output`` and ``--workers``."""
     parser.add_argument(
         "--output",
@@ -61,13 +82,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, benchmark: Benchmark) 
         help="folder to write images/SPLIT and annotations/SPLIT to "
         f"(default: $DETECTRON2_DATASETS/zss/{benchmark.name}, now %(default)s)",
     )
-    parser.add_argument(
-        "--workers",
-        type=whole(1),
-        default=len(cpu_cores()),
-        metavar="N",
-        help="worker processes (default: one per core, now %(default)s)",
-    )
+    parser.add_workers()
 
 
 @data_command

@@ -23,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from zss_d2.utils.weights import is_traced, stamp_of
+
 logger = logging.getLogger(__name__)
 
 Compute = Callable[[Tensor], Tensor]
@@ -81,7 +83,7 @@ class GraphedLogits:
         self._records: OrderedDict[Hashable, _Record] = OrderedDict()
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
         self._recorder: Recorder | None = None
-        self._weights: list[tuple[int, int]] | None = None
+        self._weights: list[tuple[int, int, bool]] | None = None
         # Where they are; faster than a walk through all modules at every call.
         self._modules: list[nn.Module] = []
 
@@ -121,8 +123,7 @@ class GraphedLogits:
             or images.device.type != self._device_type
             or module.training
             or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
+            or is_traced()
         )
 
     def _forget_if_changed(self, module: nn.Module) -> None:
@@ -132,7 +133,7 @@ class GraphedLogits:
         """
         self._modules = self._modules or list(module.modules())
         weights = [
-            (x.data_ptr(), 0 if x.is_inference() else x._version)
+            stamp_of(x)
             for part in self._modules
             for tensors in (part._parameters, part._buffers)
             for x in tensors.values()

@@ -217,6 +217,8 @@ def test_where_norms_cannot_be_synchronised_it_is_said(make_cfg, monkeypatch, ca
         synchronised(student, "true", "cpu")
     with pytest.raises(ZssError, match="ENCODER.NORM is SyncBN, which 2 processes"):
         build_model(make_cfg(*TINY, "MODEL.CLIP_ZSS.ENCODER.NORM", "SyncBN"))
+    with pytest.raises(ZssError, match="SYNC_BN is false, and ENCODER.NORM is SyncBN; set NORM BN"):
+        synchronised(nn.Sequential(nn.SyncBatchNorm(4)), "false", "cuda")
     assert isinstance(synchronised(student, "auto", "cuda")[0], nn.SyncBatchNorm)
     synchronised(nn.Sequential(nn.GroupNorm(1, 4)), "true", "cuda")
     assert "has no effect: the student has no batch norm" in caplog.text

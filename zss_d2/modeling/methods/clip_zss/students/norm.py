@@ -66,6 +66,11 @@ def synchronised(student: nn.Module, wanted: str, device: str) -> nn.Module:
             logger.info("Batch norm: statistics of each process's own images, as on a CPU always")
         return student
     if wanted == "false":
+        if any(isinstance(norm, nn.SyncBatchNorm) for norm in norms):
+            raise ZssError(
+                "MODEL.CLIP_ZSS.SYNC_BN is false, and ENCODER.NORM is SyncBN; set NORM BN, or "
+                "leave SYNC_BN at auto"
+            )
         return student
     logger.info("Batch norm: statistics of the images of all %d processes (SyncBN)", processes)
     return convert_sync_batchnorm(student)

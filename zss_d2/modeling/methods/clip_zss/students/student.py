@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.students.folding import folded
 from zss_d2.modeling.methods.clip_zss.students.norm import NORMS, build_norm, synchronised
+from zss_d2.utils.weights import is_traced, stamp_of
 
 # Where the channels of a pixel lie together, by kind of device; elsewhere every channel is a map.
 # On a CPU convolutions, depth-wise ones above all, are faster so. On CUDA cuDNN then takes the
@@ -83,7 +84,7 @@ class StudentEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> dense features (B, C, h, w)."""
-        if self.training or torch.is_grad_enabled() or _is_traced():
+        if self.training or torch.is_grad_enabled() or is_traced():
             return self.decoder(self.backbone(images))
         backbone, decoder = self._copy.of(self.backbone, self.decoder)
         return decoder(backbone(images))
@@ -132,7 +133,7 @@ class _FoldedCopy:
         ]
         device = self._weights[0].device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        states = [(x.data_ptr(), 0 if x.is_inference() else x._version) for x in self._weights]
+        states = [stamp_of(weight) for weight in self._weights]
         parts = self._parts
         if parts is None or self._key != (half, states):
             # Tensors that are made in inference mode can only be used there.
@@ -147,11 +148,6 @@ class _FoldedCopy:
 
 def _drop_copy(module: StudentEncoder, _: Any) -> None:
     module._copy.drop()
-
-
-def _is_traced() -> bool:
-    """Whether a graph is made of what runs, which is to have the weights of the model itself."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def build_student(cfg: CfgNode, dim: int) -> StudentEncoder:
