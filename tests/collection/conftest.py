@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zss_d2.collection import session
@@ -36,7 +37,9 @@ class FakePredictor:
         self.cfg = default_config()
         self.cfg.MODEL.DEVICE = "cpu"
         self.segmentor = SimpleNamespace(
-            identity=lambda: {"templates": ["a photo of a {}."]}, labelled_classes=("a",)
+            identity=lambda: {"templates": ["a photo of a {}."]},
+            labelled_classes=("a",),
+            parameters=lambda: [torch.zeros(1, requires_grad=True)],
         )
         self.groups: list[list[int]] = []
 

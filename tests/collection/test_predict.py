@@ -389,3 +389,12 @@ def test_a_seen_bias_without_effect_is_said(predict, folder, capsys, words, said
     """The model was trained with labels of "a"."""
     assert predict(folder, "--seen-bias", "0.1", "--classes", *words) == 0
     assert ("--seen-bias has no effect" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_seen_bias_of_what_was_not_trained_is_said(predict, folder, fake, capsys, trained):
+    if not trained:
+        fake.segmentor.parameters = list
+    assert predict(folder, "--seen-bias", "0.1", "--classes", "a", "b") == 0
+    said = "--seen-bias lowers a, which the data set of the config calls seen; this method was"
+    assert (said in capsys.readouterr().err) != trained

@@ -14,7 +14,8 @@ from torch import nn
 
 from zss_d2.engine import ZeroShotTrainer
 from zss_d2.engine.testing import showing_examples
-from zss_d2.evaluation.examples import Examples, evenly_spaced
+from zss_d2.evaluation.examples import Examples
+from zss_d2.utils.sampling import evenly_spaced
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace, words: Words, options: Options, ranks: Ranks)
         records = folder.records()
         images = ranks.each(lambda: settled(inputs.images, records, args.output))
         if ranks.rank == 0:
-            notes = [*inputs.notes, *_without_effect(predictor, words, options)]
+            notes = [*inputs.notes, *_about_seen_bias(predictor, words, options)]
             _say(notes, without_masks(images, records) if masks else 0)
         journal = Journal(folder.journal(number, ranks.rank))
         large = round(args.large * 1e6)
@@ -147,12 +147,21 @@ def _label_share(
     return progress.done, progress.failed
 
 
-def _without_effect(predictor: Predictor, words: Words, options: Options) -> list[str]:
-    """What is to be said about a seen bias that nothing is subtracted from."""
-    trained = set(predictor.segmentor.labelled_classes)
-    if not options.seen_bias or not trained.isdisjoint(words.vocabulary):
+def _about_seen_bias(predictor: Predictor, words: Words, options: Options) -> list[str]:
+    """What is to be said about a seen bias that nothing, or nothing trained, is lowered by."""
+    model = predictor.segmentor
+    lowered = [name for name in words.vocabulary if name in model.labelled_classes]
+    if not options.seen_bias:
         return []
-    return ["--seen-bias has no effect: no word is called as a class that the model was trained on"]
+    if not lowered:
+        none = "no word is called as a class that the model was trained on"
+        return [f"--seen-bias has no effect: {none}"]
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        return []
+    return [
+        f"--seen-bias lowers {', '.join(lowered)}, which the data set of the config calls seen; "
+        "this method was trained on none"
+    ]
 
 
 def _load(args: argparse.Namespace, ranks: Ranks) -> Predictor:

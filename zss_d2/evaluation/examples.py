@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.files.images import read_image
 from zss_d2.modeling.inference import NanScoresError, argmax_labels
+from zss_d2.utils.sampling import evenly_spaced
 
 
 class Examples:
@@ -71,9 +72,3 @@ class Examples:
                     metadata.unseen_classes,
                 ),
             )
-
-
-def evenly_spaced(size: int, number: int) -> list[int]:
-    """``number`` of the indices 0..size - 1, in the middles of as many parts; all, if fewer."""
-    number = min(size, number)
-    return [(2 * index + 1) * size // (2 * number) for index in range(number)]

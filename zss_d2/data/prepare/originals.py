@@ -13,6 +13,7 @@ from zss_d2.data.spec.benchmark import Benchmark, Split, load_benchmark
 from zss_d2.data.spec.locations import dataset_name, datasets_root, prepared_location
 from zss_d2.errors import ZssError
 from zss_d2.utils.command_line import Parser
+from zss_d2.utils.sampling import evenly_spaced
 
 # Pairs of each split that are read without --check.
 SAMPLE = 32
@@ -55,9 +56,9 @@ def look_at(
     except ZssError as error:
         return Outcome(f"{split.name}: not usable", (f"{split.name}: {error}",))
     ids = [record["image_id"] for record in records]
-    if not everything and len(ids) > SAMPLE:
-        few = (ids[i * len(ids) // SAMPLE] for i in range(SAMPLE))
-        location = dataclasses.replace(location, ids=tuple(few))
+    if not everything:
+        few = tuple(ids[index] for index in evenly_spaced(len(ids), SAMPLE))
+        location = dataclasses.replace(location, ids=few)
     wrong = [f"{note}; {source}" for note in count_notes(split, len(ids), "the folder holds")]
     any_number = dataclasses.replace(split, expected_images=None)
     outcome = check_location(benchmark, any_number, location, workers=workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from zss_d2.clip import PromptSettings, TextEncoder
+from zss_d2.clip.frozen import remembered
 from zss_d2.clip.wording import prompts_for
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import describe_clip, require_activation, shortened
 from zss_d2.modeling.methods.clip_zss.teacher import FrozenReference
 
 logger = logging.getLogger(__name__)
+
+# Lists of names whose rows are remembered.
+_LISTS = 64
 
 
 class TextClassifier(nn.Module):
@@ -50,8 +55,8 @@ class TextClassifier(nn.Module):
         # Known beforehand, so that `forward` depends on no value and can be exported.
         self._filled = False
         self.register_load_state_dict_post_hook(_look_at_the_table)
-        # Names that were asked for -> their rows.
-        self._index: dict[tuple[str, ...], Tensor] = {}
+        # Names that were asked for, and the device -> their rows there.
+        self._index: OrderedDict[tuple, Tensor] = OrderedDict()
         # CLIP that made them; empty: unknown.
         self._clip: Mapping[str, Any] = {}
 
@@ -129,10 +134,12 @@ class TextClassifier(nn.Module):
         """Rows of the table; which ones is copied to the device once for every list of names."""
         if names == self.class_names:
             return self.embeddings
-        index = self._index.get(names)
-        if index is None or index.device != self.embeddings.device:
-            index = torch.tensor([self.class_names.index(name) for name in names])
-            index = self._index[names] = index.to(self.embeddings.device)
+        device = self.embeddings.device
+
+        def make() -> Tensor:
+            return torch.tensor([self.class_names.index(name) for name in names]).to(device)
+
+        index = remembered(self._index, (names, device), make, _LISTS)
         return self.embeddings.index_select(0, index)
 
     def _sentences(self) -> dict[str, Any]:
