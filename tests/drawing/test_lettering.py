@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
 
 from zss_d2.drawing import lettering
@@ -14,6 +15,21 @@ from zss_d2.drawing.figures import encode
 
 # A code point that means nothing, so no font has it.
 UNKNOWN = "\U000e0fff"
+
+
+@pytest.fixture
+def computer_modern(monkeypatch):
+    """A font without Cyrillic letters as the preferred one, whatever the list of fonts has.
+
+    Matplotlib brings it, but keeps its list between processes, and one that lacks it goes on.
+    """
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    for name in ("cmr10", "DejaVuSans", "DejaVuSans-Bold"):
+        fontManager.addfont(Path(mpl.get_data_path(), "fonts", "ttf", f"{name}.ttf"))
+    with mpl.rc_context({"font.family": ["cmr10"]}):
+        lettering._families.cache_clear()
+        yield
+    lettering._families.cache_clear()
 
 
 def test_names_stay_names():
@@ -38,14 +54,12 @@ def test_no_two_classes_share_a_label():
     assert max(map(len, labels)) <= lettering.LABEL_WIDTH
 
 
-def test_another_font_helps_out():
-    # Matplotlib brings both; the first one has no Cyrillic letters.
-    with mpl.rc_context({"font.family": ["cmr10"]}):
-        families = lettering.style(["жук"])["fontfamily"]
-        assert families[0] == "cmr10"
-        assert families[1].startswith("DejaVu")
-        assert lettering.class_labels(["жук"]) == ["жук"]
-        assert lettering.style(["cat"])["fontfamily"] == ["cmr10"]
+def test_another_font_helps_out(computer_modern):
+    families = lettering.style(["жук"])["fontfamily"]
+    assert families[0] == "cmr10"
+    assert families[1].startswith("DejaVu")
+    assert lettering.class_labels(["жук"]) == ["жук"]
+    assert lettering.style(["cat"])["fontfamily"] == ["cmr10"]
 
 
 def test_characters_of_bitmap_fonts_do_not_count(monkeypatch):
@@ -78,10 +92,8 @@ def test_every_kind_of_text_is_drawn_as_written(name):
     np.testing.assert_allclose(widths[0], widths[1], rtol=0.15)
 
 
-def test_text_is_cut_where_another_font_goes_on():
-    # Matplotlib brings both; the first one has no Cyrillic letters.
-    with mpl.rc_context({"font.family": ["cmr10"]}):
-        runs = lettering.font_runs("a жук b")
+def test_text_is_cut_where_another_font_goes_on(computer_modern):
+    runs = lettering.font_runs("a жук b")
     assert [piece for _, _, piece in runs] == ["a ", "жук", " b"]
     assert [Path(file).stem.startswith("cmr10") for file, _, _ in runs] == [True, False, True]
     assert "".join(piece for _, _, piece in lettering.font_runs(f"x{UNKNOWN}")) == f"x{UNKNOWN}"

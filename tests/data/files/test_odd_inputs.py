@@ -7,6 +7,7 @@ import pickle
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -239,8 +240,12 @@ def test_files_that_are_links_to_themselves_are_as_good_as_missing(yard, run_che
 
 
 def test_a_folder_that_may_not_be_listed_is_one_line(tmp_path, monkeypatch):
-    def refuse(folder: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(folder))
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(folder).is_relative_to(tmp_path):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
 
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
