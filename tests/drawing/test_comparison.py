@@ -8,7 +8,7 @@ NAMES = ["cat", "dog", "sky"]
 
 
 def colour(index: int | None) -> list[int]:
-    rgb = IGNORED if index is None else class_colours(len(NAMES))[index]
+    rgb = IGNORED if index is None else class_colours(NAMES)[index]
     return (255 * np.array(rgb)).round().astype(int).tolist()
 
 

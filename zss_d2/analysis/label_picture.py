@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ def label_picture(
     class_names: Sequence[str],
     unseen_names: Sequence[str],
     row_titles: Sequence[str] = (),
+    class_colors: Mapping[str, Sequence[int]] | None = None,
 ) -> Figure:
     """Images in the first column, then one column per entry of ``columns``.
 
@@ -36,8 +37,9 @@ def label_picture(
         class_names: in the order of their ids; those that occur make the legend.
         unseen_names: set in bold there.
         row_titles: text at the left of each row.
+        class_colors: colours that the data set gives classes, RGB in 0..255.
     """
-    colours, labels = class_colours(len(class_names)), class_labels(class_names)
+    colours, labels = class_colours(class_names, class_colors), class_labels(class_names)
     painted = [(title, [colourise(x, colours) for x in maps]) for title, maps in columns]
     shown = np.unique(np.concatenate([x.ravel() for _, maps in columns for x in maps]))
     entries = [

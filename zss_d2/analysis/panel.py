@@ -48,4 +48,5 @@ def draw(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figu
     for name, (cfg, model) in zip(short_names(folders), models, strict=True):
         columns.append((name, predict(cfg, model, records)))
     images = [read_image(record["file_name"]) for record in records]
-    return label_picture(images, columns, metadata.stuff_classes, metadata.unseen_classes)
+    names, unseen = metadata.stuff_classes, metadata.unseen_classes
+    return label_picture(images, columns, names, unseen, class_colors=metadata.get("colors"))

@@ -17,7 +17,7 @@ from zss_d2.clip import ClipTowers
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
-from zss_d2.drawing.colours import class_colours, colourise
+from zss_d2.drawing.colours import colourise, distinct_colours
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import region_settings
 from zss_d2.modeling.methods.clip_zss.plm.fusion import clusters_per_scale
@@ -153,7 +153,7 @@ def draw(panels: Sequence[Panels], cfg: CfgNode) -> Figure:
     windows = cfg.MODEL.CLIP_ZSS.WINDOWS
     num_classes = len(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes)
     largest = max(max(x.max() for x in (p.fused, p.labels, *p.scales)) for p in panels) + 1
-    colours = class_colours(max(num_classes, int(largest)))
+    colours = distinct_colours(max(num_classes, int(largest)))
     titles = ["image", "ground truth", *(f"clusters, window {w}" for w in sorted(windows)[::-1])]
     titles += ["fused regions", "F"]
     size = (1.8 * len(titles), 1.9 * len(panels) + 0.3)

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
 import numpy as np
 
 # Of what is no class, light grey.
 IGNORED = (0.85, 0.85, 0.85)
 
 
-def class_colours(number: int) -> np.ndarray:
-    """Colours (number, 3) in 0..1, each as far as CIELAB has it from white, void and all before."""
+def class_colours(
+    names: Sequence[str], given: Mapping[str, Sequence[int]] | None = None
+) -> np.ndarray:
+    """Colours (len(names), 3) in 0..1 of classes: those that are given for a name, 0..255, first.
+
+    The others are as far, in CIELAB, as can be from white, void, and all before.
+    """
+    given = given or {}
+    colours = np.zeros((len(names), 3))
+    known = np.array([name in given for name in names], bool)
+    colours[known] = np.array([given[name] for name in names if name in given]).reshape(-1, 3) / 255
+    colours[~known] = distinct_colours(int((~known).sum()), colours[known])
+    return colours
+
+
+def distinct_colours(number: int, taken: np.ndarray | None = None) -> np.ndarray:
+    """Colours (number, 3) in 0..1, each as far as CIELAB has it from white, void and all before.
+
+    Colours ``taken`` (N, 3) are avoided too.
+    """
+    avoided = np.array([IGNORED, (1, 1, 1), *([] if taken is None else taken)], float)
+    return _distinct(number, tuple(map(tuple, avoided.tolist()))).copy()
+
+
+@lru_cache(maxsize=16)
+def _distinct(number: int, avoided: tuple[tuple[float, ...], ...]) -> np.ndarray:
     steps = np.linspace(0, 1, 12, dtype=np.float32)
     candidates = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     lab = _lab(candidates)
     readable = (lab[:, 0] > 30) & (lab[:, 0] < 90)
     candidates, lab = candidates[readable], lab[readable]
-    taken = _lab(np.array([IGNORED, (1, 1, 1)], np.float32))
+    taken = _lab(np.array(avoided, np.float32))
     distance = np.linalg.norm(lab[:, None] - taken, axis=-1).min(axis=1)
     chosen = []
     for _ in range(number):

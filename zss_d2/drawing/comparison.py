@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -22,6 +21,7 @@ def compare(
     predicted: np.ndarray,
     class_names: Sequence[str],
     unseen_names: Collection[str],
+    class_colors: Mapping[str, Sequence[int]] | None = None,
 ) -> np.ndarray:
     """Image | ground truth | prediction, with a legend of the classes in either below.
 
@@ -30,11 +30,12 @@ def compare(
         truth, predicted: (H, W), indices of classes; anything else is drawn as void.
         class_names: in the order of their indices, from which their colours follow.
         unseen_names: said in the legend.
+        class_colors: colours that the data set gives classes, RGB in 0..255.
 
     Returns:
         (h, w, 3) uint8, RGB, each part `SIDE` px long.
     """
-    colours = _colours(len(class_names))
+    colours = class_colours(class_names, class_colors)
     scale = SIDE / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     painted = [_bytes(colourise(labels, colours)) for labels in (truth, predicted)]
@@ -58,11 +59,6 @@ def compare(
         picture.paste(scaled, (number * (width + GAP), 0))
     picture.paste(legend, (0, height))
     return np.asarray(picture)
-
-
-@lru_cache(maxsize=8)
-def _colours(number: int) -> np.ndarray:
-    return class_colours(number)
 
 
 def _bytes(colours: np.ndarray) -> np.ndarray:

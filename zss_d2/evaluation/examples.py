@@ -70,5 +70,6 @@ class Examples:
                     labels[record["file_name"]],
                     metadata.stuff_classes,
                     metadata.unseen_classes,
+                    metadata.get("colors"),
                 ),
             )

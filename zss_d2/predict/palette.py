@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zss_d2.data.spec.registry import given_colours
 from zss_d2.drawing.colours import IGNORED, class_colours
 
 if TYPE_CHECKING:
@@ -22,19 +22,20 @@ def label_colours(words: Words) -> np.ndarray:
     """Colour of every label id, (unknown id + 1, 3) uint8, RGB; ids of nothing are black."""
     table = np.zeros((words.unknown_id + 1, 3), np.uint8)
     table[0] = BACKGROUND_COLOUR
-    table[words.label_ids[: len(words.classes)]] = _class_colours(len(words.classes))
+    table[words.label_ids[: len(words.classes)]] = _colours_of(words)
     table[words.nodata_id] = NODATA_COLOUR
     table[words.unknown_id] = UNKNOWN_COLOUR
     return table
 
 
-@lru_cache(maxsize=8)
-def _class_colours(number: int) -> np.ndarray:
-    return np.round(255 * class_colours(number)).astype(np.uint8)
+def _colours_of(words: Words) -> np.ndarray:
+    """Colours (classes, 3) uint8: where a registered data set has a class of that name, its own."""
+    names = [wordings[0] for wordings in words.classes]
+    return np.round(255 * class_colours(names, given_colours())).astype(np.uint8)
 
 
 def hex_colours(words: Words) -> dict[str, str]:
     """Colour of every class, such as ``#1f77b4``, by name and in the order of the words."""
-    colours = _class_colours(len(words.classes))
+    colours = _colours_of(words)
     names = (wordings[0] for wordings in words.classes)
     return {name: "#" + bytes(colour).hex() for name, colour in zip(names, colours, strict=True)}

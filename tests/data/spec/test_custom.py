@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.data.synthetic import toy_custom
 from zss_d2.engine import ZeroShotTrainer
 from zss_d2.errors import ZssError
+from zss_d2.predict.palette import label_colours
+from zss_d2.predict.words import Words
 
 
 def rewrite(path: Path, **changes: object) -> Path:
@@ -77,6 +80,37 @@ def test_unseen_may_be_empty_and_facts_may_be_left_out(yard):
     assert custom.benchmark.ignore_label == 255
     yard.write_text(yard.read_text().replace("unseen: []", "unseen:"))
     assert load_custom(yard).benchmark.unseen_names == ()
+
+
+def test_colours_of_classes_are_those_of_pictures_and_of_words(yard):
+    given = {"stripe": [1, 2, 250], "disc": [9, 200, 9]}
+    register_custom([rewrite(yard, name="painted", colors=given)])
+    shown = MetadataCatalog.get("zss_painted_val").stuff_colors
+    assert [shown[1], shown[3]] == [[9, 200, 9], [1, 2, 250]]
+    assert len(np.unique(shown, axis=0)) == 4
+    assert label_colours(Words.of(["cat", "stripe"]))[1].tolist() == [1, 2, 250]
+    view = yard.parent / "view.yaml"
+    view.write_text("name: painted_view\nbase: yard.yaml\nhold_out: [disc]\n")
+    register_custom([view])
+    # The unseen stripe is void there.
+    assert MetadataCatalog.get("zss_painted_view_val").stuff_colors[1] == [9, 200, 9]
+    # An edited file counts.
+    register_custom([rewrite(yard, colors=None)])
+    assert not hasattr(MetadataCatalog.get("zss_painted_val"), "stuff_colors")
+    assert label_colours(Words.of(["cat", "stripe"]))[1].tolist() != [1, 2, 250]
+
+
+@pytest.mark.parametrize(
+    ("colors", "message"),
+    [
+        ({"disk": [1, 2, 3]}, r"key 'colors': unknown class 'disk' \(did you mean 'disc'"),
+        ({"disc": [1, 2]}, "key 'colors.disc'"),
+        ({"disc": [1, 2, 256]}, r"key 'colors.disc.2': is 256; it should be less than or equal"),
+        ({"disc": "red"}, "key 'colors.disc': is 'red'; write a list"),
+    ],
+)
+def test_a_wrong_colour_is_named(yard, colors, message):
+    assert re.search(message, error(rewrite(yard, colors=colors)))
 
 
 def test_masks_with_raw_ids_are_translated_as_they_are_read(yard, tmp_path):

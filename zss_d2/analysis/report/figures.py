@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from zss_d2.drawing.colours import class_colours
+from zss_d2.drawing.colours import distinct_colours
 from zss_d2.drawing.lettering import class_labels, drawn_title, legend, run_labels, style
 from zss_d2.utils.text import wrapped
 
@@ -35,7 +35,7 @@ def run_colours(runs: Sequence[str]) -> dict[str, str]:
     """A colour for every run, the same in all figures, and no colour for two runs."""
     colours = RUN_COLOURS
     if len(runs) > len(colours):
-        colours = tuple(map(to_hex, class_colours(len(runs))))
+        colours = tuple(map(to_hex, distinct_colours(len(runs))))
     return dict(zip(runs, colours, strict=False))
 
 

@@ -68,7 +68,14 @@ def picture_part(
         return
     yield drawn(
         f"{dataset}_pictures",
-        label_picture(images, columns, metadata.stuff_classes, metadata.unseen_classes, titles),
+        label_picture(
+            images,
+            columns,
+            metadata.stuff_classes,
+            metadata.unseen_classes,
+            titles,
+            metadata.get("colors"),
+        ),
         "At the left what the image adds to hIoU (points, mean over the runs): hIoU of all images "
         "minus that without this one.",
     )

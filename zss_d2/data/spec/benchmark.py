@@ -42,7 +42,8 @@ class Benchmark:
     """The facts of a spec. A train id is a position in ``classes`` or ``ignore_label``.
 
     ``raw_to_train`` is for the masks as they are usually passed on, ``encodings`` for other
-    editions of the same masks, by name.
+    editions of the same masks, by name. ``colors``, RGB in 0..255, are those of some classes in
+    pictures.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Benchmark:
     raw_to_train: Mapping[int, int]
     splits: Mapping[str, Split]
     things: tuple[str, ...] = ()
+    colors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     encodings: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     prepare_script: str = ""
 
@@ -101,6 +103,7 @@ class Benchmark:
                 for name, split in spec.splits.items()
             },
             things=tuple(name for name in classes if name in spec.things),
+            colors={name: tuple(rgb) for name, rgb in spec.colors.items()},
             encodings=spec.encodings,
             prepare_script=spec.prepare or f"prepare_{spec.name}.py",
         )

@@ -9,12 +9,14 @@ import functools
 import logging
 from collections.abc import Callable
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import log_first_n
 
 from zss_d2.data.files.listing import Location, load_records, subfolder_note
 from zss_d2.data.spec.benchmark import Benchmark, Split, available_benchmarks, load_benchmark
 from zss_d2.data.spec.locations import dataset_name, mask_encoding, prepared_location
+from zss_d2.drawing.colours import class_colours
 
 # Where the files of a registered split lie.
 _LOCATE: dict[str, Callable[[], Location]] = {}
@@ -47,6 +49,14 @@ def location_of(name: str) -> Location | None:
     return _LOCATE[name]() if name in _LOCATE else None
 
 
+def given_colours() -> dict[str, tuple[int, ...]]:
+    """Colours, RGB in 0..255, that registered data sets give their classes; the latest counts."""
+    colours = {}
+    for name in _LOCATE:
+        colours |= MetadataCatalog.get(name).get("colors", {})
+    return colours
+
+
 def _load(
     benchmark: Benchmark, split: Split, locate: Callable[[], Location]
 ) -> list[dict[str, str]]:
@@ -73,6 +83,7 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         "seen_classes": list(benchmark.seen_names),
         "unseen_classes": list(benchmark.unseen_names),
         "thing_classes": list(benchmark.things),
+        "colors": dict(benchmark.colors),
         "synonyms": {name: list(words) for name, words in benchmark.synonyms.items()},
         "ignore_label": benchmark.ignore_label,
         "evaluator_type": "sem_seg",
@@ -82,6 +93,9 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         "mask_encoding": mask_encoding(benchmark, location),
         "stuff_dataset_id_to_contiguous_id": _ids_of_raw(benchmark),
     }
+    if benchmark.colors:
+        colours = class_colours(benchmark.classes, benchmark.colors)
+        facts["stuff_colors"] = np.round(255 * colours).astype(int).tolist()
     if name in MetadataCatalog.list():
         known = MetadataCatalog.get(name)
         if all(known.get(key) == value for key, value in facts.items()):

@@ -94,6 +94,7 @@ def _ending_of(suffixes: tuple[str, ...]) -> AfterValidator:
 Text = Annotated[str, AfterValidator(_text)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Names = Annotated[list[Text], AfterValidator(_names)]
+Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 RawMap = dict[Annotated[int, BeforeValidator(_raw_value)], int | str]
 
 
@@ -146,7 +147,8 @@ class DatasetSpec(_Strict):
 
     ``raw_to_train`` gives the class, by name or id, or the ignore label of every value that a mask
     may hold; None: masks hold train ids, that is positions in ``classes``, or the ignore label.
-    ``encodings`` are those of other editions of the same masks. ``unseen`` may be the word ``all``,
+    ``encodings`` are those of other editions of the same masks. ``colors`` are those of classes in
+    pictures, RGB; any may be left out. ``unseen`` may be the word ``all``,
     of a data set that is only tested on.
     """
 
@@ -157,6 +159,7 @@ class DatasetSpec(_Strict):
     classes: Names
     things: list[Text] = []
     synonyms: dict[str, list[Text]] = {}
+    colors: dict[str, Colour] = {}
     unseen: list[Text]
     ignore_label: Annotated[int, Field(ge=0, le=MAX_LABEL)] = 255
     raw_to_train: RawMap | None = None
@@ -170,7 +173,7 @@ class DatasetSpec(_Strict):
     def _none(cls, names: Any) -> Any:
         return [] if names is None else names
 
-    @field_validator("things", "unseen", "synonyms")
+    @field_validator("things", "unseen", "synonyms", "colors")
     @classmethod
     def _known(cls, names: Any, info: ValidationInfo) -> Any:
         for name in names if "classes" in info.data else ():

@@ -39,6 +39,7 @@ def hold_out(base: Benchmark, unseen: Collection[str]) -> Benchmark:
         unseen_ids=tuple(i for i, name in enumerate(classes) if name in unseen),
         raw_to_train=_close_up(base, base.raw_to_train),
         things=tuple(name for name in base.things if name in classes),
+        colors={name: rgb for name, rgb in base.colors.items() if name in classes},
         encodings={},
     )
 
