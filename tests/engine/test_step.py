@@ -19,6 +19,7 @@ from zss_d2.engine.resume import stored_training_state
 from zss_d2.engine.step import TrainingStep
 from zss_d2.errors import ZssError
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
+from zss_d2.modeling.measured import measure
 
 NEL = {"focal_weight": 20.0, "focal_alpha": 0.25, "focal_gamma": 2.0, "dice_weight": 1.0}
 
@@ -32,6 +33,14 @@ class Weight(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"a": 3 * self.w * x.mean(), "b": self.w * x.mean()}
+
+
+class Rank(Weight):
+    """Measures the number of its process."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        measure("rank", torch.tensor(float(torch.distributed.get_rank())))
+        return super().forward(x)
 
 
 class Pixels(nn.Module):
@@ -69,6 +78,27 @@ def test_two_parts_by_hand():
     assert [value for value, _ in recorded["a"]] == pytest.approx([6.0, 6 * 0.2])
     assert [value for value, _ in recorded["total_loss"]] == pytest.approx([8.0, 8 * 0.2])
     assert [when for _, when in recorded["data_time"]] == [0, 1]
+
+
+class Measuring(Weight):
+    """Measures x and, where it is large, that as well."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        measure("x", (self.w / self.w.detach() * x).mean())
+        if x.mean() > 2:
+            measure("large", x.mean())
+        return super().forward(x)
+
+
+def test_what_a_model_measures_is_a_curve_and_no_loss():
+    """The mean over the parts that have measured it; losses and steps are as without."""
+    step = steps(Measuring(), [torch.tensor(1.0), torch.tensor(3.0)], parts=2)
+    step.train(0, 2)
+    assert step.model.w.item() == pytest.approx(1 - 2 * 0.1 * 8)
+    assert step.storage.history("x").values() == [(2.0, 0), (2.0, 1)]
+    assert step.storage.history("large").values() == [(3.0, 0), (3.0, 1)]
+    assert step.storage.latest()["total_loss"][0] == pytest.approx(8 * 0.2)
+    assert not step.model(torch.tensor(1.0)).keys() & {"x", "large"}
 
 
 def data(present: Sequence[Sequence[int]]) -> list[tuple[Tensor, Tensor]]:
@@ -177,6 +207,19 @@ def of_two_processes(folder: str) -> None:
     step.train(0, 1)
     found = {"gradients": [p.grad for p in model.parameters()], "exchanged": exchanged}
     torch.save(found, f"{folder}/{rank}.pth")
+
+
+def measure_in_two_processes(folder: str) -> None:
+    step = steps(DistributedDataParallel(Rank()), [torch.tensor(1.0)])
+    step.train(0, 1)
+    if torch.distributed.get_rank() == 0:
+        torch.save(step.storage.latest()["rank"], f"{folder}/rank.pth")
+
+
+@pytest.mark.slow
+def test_measures_are_means_over_the_processes(tmp_path):
+    launch(measure_in_two_processes, 2, dist_url="auto", args=(str(tmp_path),))
+    assert torch.load(tmp_path / "rank.pth", weights_only=True) == (0.5, 0)
 
 
 @pytest.mark.slow

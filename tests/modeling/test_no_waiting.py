@@ -13,6 +13,9 @@ from detectron2.modeling import build_model
 
 from tests.modeling.all_methods import METHODS, TRAINED
 from tests.modeling.method_tester import batch
+from zss_d2.modeling.measured import collect_measures
+
+MEASURED = {"CLIPZSS": {"glm_retrieval", "glm_retrieval_bank"}}
 
 
 @pytest.fixture
@@ -33,6 +36,9 @@ def test_a_training_step_works_without_values(make_cfg, meta_without_autocast, m
     without = ("MODEL.CLIP_ZSS.PSEUDO_WEIGHT", 0.0) if method == "CLIPZSS" else ()
     model, items = build_model(make_cfg(*METHODS[method], *without)), batch((64, 64), (64, 80))
     model.train()(items)  # remembers the embeddings of the class names
-    losses = model.to("meta")(items)
+    with collect_measures() as measured:
+        losses = model.to("meta")(items)
     assert {loss.device.type for loss in losses.values()} == {"meta"}
+    assert set(measured) == MEASURED.get(method, set())
+    assert {value.device.type for x in measured.values() for value in x} <= {"meta"}
     sum(losses.values()).backward()

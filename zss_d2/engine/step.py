@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+
+from zss_d2.modeling.measured import Measured, collect_measures
 
 
 class TrainingStep(SimpleTrainer):
@@ -54,14 +58,16 @@ class TrainingStep(SimpleTrainer):
         self.optimizer.zero_grad()
         losses: dict[str, Tensor] = {}
         waited = 0.0
-        for number in range(self.parts):
-            start = time.perf_counter()
-            batch = next(self._data_loader_iter)
-            waited += time.perf_counter() - start
-            with self._processes_exchange(number == self.parts - 1):
-                for name, loss in self._backward(batch).items():
-                    losses[name] = losses[name] + loss if name in losses else loss
+        with collect_measures() as measured:
+            for number in range(self.parts):
+                start = time.perf_counter()
+                batch = next(self._data_loader_iter)
+                waited += time.perf_counter() - start
+                with self._processes_exchange(number == self.parts - 1):
+                    for name, loss in self._backward(batch).items():
+                        losses[name] = losses[name] + loss if name in losses else loss
         self._write_metrics(losses, waited)
+        self._write_measured(measured)
         # Before clipping, which the optimizer's step may begin with.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
@@ -75,6 +81,16 @@ class TrainingStep(SimpleTrainer):
             total = sum(losses.values())
         self.grad_scaler.scale(total).backward()
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _write_measured(self, measured: Measured) -> None:
+        """Record what the model has measured, the mean over parts and processes."""
+        if not measured:
+            return
+        means = torch.stack([torch.stack(values).mean() for values in measured.values()]).tolist()
+        gathered = comm.gather(dict(zip(measured, means, strict=True)))
+        if comm.is_main_process():
+            scalars = {n: sum(x[n] for x in gathered) / len(gathered) for n in measured}
+            get_event_storage().put_scalars(cur_iter=self.iter, **scalars)
 
     def _processes_exchange(self, now: bool) -> AbstractContextManager:
         """Several processes average the gradients once, with the last part."""

@@ -12,7 +12,8 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from torch.nn import functional as F
 
-from zss_d2.modeling.methods.clip_zss.glm import GLM, predict_cls
+from zss_d2.modeling.measured import collect_measures
+from zss_d2.modeling.methods.clip_zss.glm import GLM, predict_cls, retrieval
 
 DIM, BANK, TEMPERATURE = 6, 5, 0.3
 
@@ -74,6 +75,52 @@ def test_one_colour_images_give_finite_gradients():
 
 def test_the_bank_is_no_part_of_a_checkpoint():
     assert not GLM(DIM, BANK, TEMPERATURE).state_dict()
+
+
+def test_retrieval_by_hand():
+    """The first two find their own keys, the third is nearer to another one: two of three."""
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    predicted = torch.tensor([[5.0, 1.0], [-0.1, 3.0], [1.0, 2.0]])
+    own = torch.tensor([0, 1, 2])
+    assert float(retrieval(predicted, keys, own)) == pytest.approx(200 / 3)
+    assert float(retrieval(predicted[2:], keys, torch.tensor([1]))) == 100
+
+
+def test_ties_are_misses():
+    keys = F.normalize(torch.randn(4, DIM), dim=1)
+    own = torch.arange(4)
+    assert retrieval(torch.zeros(4, DIM), keys, own) == 0
+    twice = torch.cat([keys, keys[:1]])
+    assert retrieval(keys, twice, own) == 75
+
+
+def test_retrieval_is_measured_among_the_batch_and_with_the_bank():
+    """Against one cosine after another; the first step has no bank, a lone image no others."""
+    module, bank = GLM(DIM, BANK, TEMPERATURE), []
+    for step in range(4):
+        cls, features = draw(step, 3)
+        with collect_measures() as found:
+            loss = module(cls, features)
+        assert loss == GLM.forward(_with_bank(bank), cls, features)  # measured or not
+        for name, keys in (("glm_retrieval", [*cls]), ("glm_retrieval_bank", [*cls, *bank])):
+            hits = 0
+            for index, dense in enumerate(features.flatten(2)):
+                predicted = slow_prediction(cls[index], dense)
+                cosine = [float(F.cosine_similarity(predicted, key, dim=0)) for key in keys]
+                hits += cosine.index(max(cosine)) == index
+            if bank or name == "glm_retrieval":
+                assert [float(x) for x in found.pop(name)] == pytest.approx([100 * hits / 3])
+        assert not found
+        bank = [*cls, *bank][:BANK]
+    with collect_measures() as found:
+        GLM(DIM, 0, TEMPERATURE)(*draw(0, 1))
+    assert not found
+
+
+def _with_bank(tokens: list[torch.Tensor]) -> GLM:
+    module = GLM(DIM, BANK, TEMPERATURE)
+    module.bank = F.normalize(torch.stack(tokens), dim=1) if tokens else module.bank
+    return module
 
 
 def run_steps(batch: int) -> dict:
