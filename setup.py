@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+CONFIGS = {"zss_d2.configs": "configs", "zss_d2.configs.ablations": "configs/ablations"}
 
 setup(
     name="zss_d2",
@@ -14,8 +15,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["zss_d2", "zss_d2.*"]),
-    package_data={"zss_d2": ["**/*.json", "**/*.yaml", "**/*.safetensors", "**/*.md", "**/*.j2"]},
+    # The configs lie beside the package in a checkout, and inside it once installed.
+    packages=[*find_packages(include=["zss_d2", "zss_d2.*"]), *CONFIGS],
+    package_dir=CONFIGS,
+    package_data={
+        "zss_d2": ["**/*.json", "**/*.yaml", "**/*.safetensors", "**/*.md", "**/*.j2"],
+        **dict.fromkeys(CONFIGS, ["*.yaml"]),
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

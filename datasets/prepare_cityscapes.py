@@ -4,23 +4,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from zss_d2.data.prepare.data_command import data_command
-from zss_d2.data.prepare.originals import examine
-
-SOURCE = (
-    "get leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
-    "https://www.cityscapes-dataset.com, after registration, and unpack or link both in "
-    "$DETECTRON2_DATASETS/cityscapes, which then holds leftImg8bit and gtFine"
-)
-
-
-@data_command
-def run(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status."""
-    return examine("cityscapes", SOURCE, argv)
-
+from zss_d2.data.sets.cityscapes import run
 
 if __name__ == "__main__":
     sys.exit(run())

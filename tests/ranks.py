@@ -11,8 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-import train_net
 import zss_d2.engine
+from zss_d2 import train
 from zss_d2.engine import ZeroShotTrainer, argument_parser, parse_arguments, run
 
 
@@ -56,7 +56,7 @@ class WatchedTrainer(ZeroShotTrainer):
 
 def main(cfg: CfgNode, args: argparse.Namespace) -> object:
     zss_d2.engine.ZeroShotTrainer = WatchedTrainer
-    return train_net.main(cfg, args)
+    return train.work(cfg, args)
 
 
 if __name__ == "__main__":

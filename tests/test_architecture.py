@@ -10,10 +10,19 @@ from tests.conftest import ROOT
 # A package may import from those that stand before it.
 ORDER = (
     *("errors", "utils", "drawing", "config", "data", "clip", "modeling", "evaluation", "engine"),
-    *("predict", "analysis", "api", "collection", "web", "mini_clip", "cli"),
+    *("train", "predict", "analysis", "api", "collection", "web", "mini_clip", "cli"),
 )
 ROOMS = {
-    "data": ("labels", "files", "spec", "pipeline", "prepare", "synthetic"),
+    "data": (
+        "labels",
+        "files",
+        "spec",
+        "pipeline",
+        "prepare",
+        "synthetic",
+        "sets",
+        "prepare_command",
+    ),
     "modeling": (
         *("precision", "attention", "losses", "identity", "inference", "segmentor"),
         *("clip_segmentor", "two_tower", "methods"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,11 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
+# Those of `train` are Detectron2's, and say so there.
+LIGHT = [name for name in cli.COMMANDS if name != "train"]
+
+
+@pytest.mark.parametrize("arguments", [[], *([name] for name in LIGHT)], ids=" ".join)
 def test_help_loads_nothing_heavy(arguments):
     process = subprocess.run(
         [sys.executable, "-c", REPORTING, *arguments, "--help"],
@@ -79,6 +84,43 @@ def test_the_status_is_that_of_the_command(tmp_path, capsys):
     assert list((tmp_path / "toy").iterdir())
 
 
+def test_prepare_names_the_data_sets_and_hands_over(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert cli.main(["prepare", "vok"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: argument NAME: invalid choice: 'vok' (choose from ")
+    assert "coco_stuff" in error
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["prepare", "voc", "--help"])
+    assert ended.value.code == 0
+    assert "usage: zss prepare voc " in capsys.readouterr().out
+    assert cli.main(["prepare", "voc", "--check", "--workers", "1"]) == 2
+
+
+@pytest.mark.parametrize("name", ["ldvc_mini", "configs/ldvc_mini.yaml", "ldvc_mini.yaml"])
+def test_train_takes_the_name_of_a_config_anywhere(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", name, "OUTPUT_DIR", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    assert "prepare_mini.py" in capsys.readouterr().err
+    # A file that is here goes first.
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("NO_KEY: 1")
+    with pytest.raises(SystemExit):
+        cli.main(["train", name, "OUTPUT_DIR", str(tmp_path / "run")])
+    assert f"error: {name}: there is no key NO_KEY" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ldvc_minni", "../configs/ldvc_mini.yaml", "ldvc_mini.yml"])
+def test_what_is_no_config_is_told(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["train", name])
+    assert f"config file {name} does not exist" in capsys.readouterr().err
+
+
 def interrupted(command: list[str]) -> tuple[int, str]:
     """Status and error output of a command that gets Ctrl-C as soon as it loads torch."""
     process = subprocess.Popen(
@@ -98,9 +140,10 @@ def interrupted(command: list[str]) -> tuple[int, str]:
     [
         (*ZSS, "panel", "no_run"),
         (*ZSS, "report", "no_run"),
+        (*ZSS, "train", "configs/no.yaml"),
         (sys.executable, "train_net.py", "--config-file", "configs/no.yaml"),
     ],
-    ids=["panel", "report", "train_net"],
+    ids=["panel", "report", "train", "train_net"],
 )
 def test_ctrl_c_while_modules_are_loaded_is_one_line(command):
     status, errors = interrupted([*command])

@@ -184,10 +184,10 @@ def test_the_help_is_whole():
         assert text in process.stdout
 
 
-def test_main_is_imported_pickled_and_loads_nothing_heavy():
+def test_the_work_of_a_process_is_imported_pickled_and_loads_nothing_heavy():
     code = (
-        "import pickle, sys; from train_net import main; "
-        "assert pickle.loads(pickle.dumps(main)) is main; "
+        "import pickle, sys; from zss_d2.train import work; "
+        "assert pickle.loads(pickle.dumps(work)) is work; "
         "assert not {'torch', 'detectron2'} & {*sys.modules}"
     )
     process = subprocess.run(

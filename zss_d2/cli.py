@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,6 +15,8 @@ from zss_d2.errors import ZssError, command
 
 # Name: (module with a ``main(argv)``, what it does in one line).
 COMMANDS = {
+    "train": ("train", "train or evaluate a method, on one or several GPUs"),
+    "prepare": ("data.prepare_command", "prepare a data set for training and tests"),
     "check": ("data.prepare.check_command", "check a custom dataset or a prepared benchmark"),
     "sweep": (
         "analysis.commands.sweep",
@@ -41,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zss",
         usage="zss [--help] [--version] COMMAND ...",
-        description="Generalised zero-shot semantic segmentation: tools beside train_net.py.",
+        description="Generalised zero-shot semantic segmentation.",
         epilog="\n".join(["commands:", *lines, "", "zss COMMAND --help says more about one."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,5 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return import_module(f"zss_d2.{COMMANDS[name][0]}").main(rest)
 
 
+if multiprocessing.parent_process() is not None:
+    # One of several processes of `zss train`; until it listens, Ctrl-C just ends it, and the first
+    # one says so.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 if __name__ == "__main__":
     sys.exit(main())

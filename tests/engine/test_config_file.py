@@ -40,8 +40,8 @@ def test_overrides_win_and_the_config_is_frozen():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"config_file": "none.yaml"}, "none.yaml does not exist; see configs/"),
-        ({"config_file": ""}, "--config-file is missing; give one of configs/"),
+        ({"config_file": "none.yaml"}, "none.yaml does not exist; see "),
+        ({"config_file": ""}, "--config-file is missing; give a file or the name of a config"),
         ({"config_file": "x" * 300}, "does not exist"),
         ({"config_file": str(ROOT / "configs")}, "configs is a folder; give a file"),
         ({"config_file": str(ROOT / "configs/ldvc_vok.yaml")}, "did you mean .*ldvc_voc.yaml"),
@@ -91,9 +91,9 @@ def test_an_unknown_method_is_answered_with_those_there_are(name, message):
         ("SOLVER:\n  A: 1\n  A: 2\n", "line 3: invalid yaml (key 'A' is given twice)"),
         ("SEED: [1\n", "mine.yaml: line 2: invalid yaml"),
         ("1: 2\n", "mine.yaml: there is no key 1"),
-        ("_BASE_: none.yaml\n", "none.yaml does not exist; see configs/"),
+        ("_BASE_: none.yaml\n", "none.yaml does not exist; see "),
         ("_BASE_: mine.yml\n", "mine.yml does not exist; did you mean"),
-        ("_BASE_: .\n", "is a folder; give a file, see configs/"),
+        ("_BASE_: .\n", "is a folder; give a file, see "),
         ("_BASE_: mine.yaml\n", "mine.yaml has this file as its own base; name another one"),
         ("_BASE_: 5\n", "mine.yaml: _BASE_ is 5; give the path of a config file"),
         ("_BASE_:\n", "mine.yaml: _BASE_ is None; give the path of a config file"),

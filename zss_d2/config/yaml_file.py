@@ -11,6 +11,7 @@ import yaml
 
 from zss_d2.config.values import shown
 from zss_d2.errors import ZssError
+from zss_d2.utils.installation import config_folder
 
 _BASE = "_BASE_"
 
@@ -69,10 +70,11 @@ def read_with_bases(path: Path, below: tuple[Path, ...] = ()) -> list[tuple[Path
 def _missing(path: Path, origin: str) -> str:
     if os.path.isdir(path):
         run = path / "config.yaml"
-        return f"{origin} is a folder; give {run if run.is_file() else 'a file, see configs/'}"
+        remedy = f"{run}" if run.is_file() else f"a file, see {config_folder()}"
+        return f"{origin} is a folder; give {remedy}"
     others = [other.name for other in path.parent.glob("*.yaml")]
     near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.8)
-    remedy = f"did you mean {path.parent / near[0]}?" if near else "see configs/"
+    remedy = f"did you mean {path.parent / near[0]}?" if near else f"see {config_folder()}"
     return f"{origin} does not exist; {remedy}"
 
 

@@ -25,6 +25,7 @@ from zss_d2.data.spec.custom import load_custom, register_custom
 from zss_d2.data.spec.locations import dataset_name
 from zss_d2.data.spec.requirements import require_known
 from zss_d2.errors import ZssError
+from zss_d2.utils.installation import shipped_config
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     """Merge defaults, a config file and overrides into a frozen config.
 
     Args:
-        path: yaml file; its ``_BASE_`` is read first.
+        path: yaml file; its ``_BASE_`` is read first. What does not exist here may be the name of a
+            config of the project, such as ``ldvc_voc``, or its path there.
         opts: config keys and values, in turn.
 
     Raises:
@@ -115,11 +117,12 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
     """
     if not str(path):
         raise ZssError(
-            "--config-file is missing; give one of configs/, for a method and a data set, such as "
-            "--config-file configs/ldvc_mini.yaml"
+            "--config-file is missing; give a file or the name of a config of the project, for a "
+            "method and a data set, such as --config-file ldvc_mini"
         )
     cfg = default_config()
-    files = read_with_bases(Path(path))
+    path = found_config(path)
+    files = read_with_bases(path)
     own = set(flatten(files[-1][1]))
     if _is_dump(own):
         own = set()
@@ -155,6 +158,15 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         _warn_of_unused_descriptions(cfg)
     cfg.freeze()
     return cfg
+
+
+def found_config(path: str | Path) -> Path:
+    """The config file that a path or a name means; a line says if it is one of the project's."""
+    shipped = None if os.path.exists(path) else shipped_config(path)
+    if shipped is None:
+        return Path(path)
+    logger.info("%s is a config of the project: %s", path, shipped)
+    return shipped
 
 
 def pairs_of(opts: Sequence[Any]) -> dict[str, Any]:

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import zss_d2
 from zss_d2.analysis.names import check_different, config_names, short_names
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.engine.last_checkpoint import find_last_checkpoint
 from zss_d2.errors import ZssError
+from zss_d2.utils.installation import config_folder
 
 if TYPE_CHECKING:
     from zss_d2.predict.predictor import Predictor
 
 # Needs no weights but CLIP's, which come with the project.
-TRAINING_FREE = Path(zss_d2.__file__).resolve().parent.parent / "configs/maskclip_mini.yaml"
+TRAINING_FREE = config_folder() / "maskclip_mini.yaml"
 # How far below the folder of outputs runs are looked for: output/sweep/method/seed0.
 _DEPTH = 4
 # Models that stay loaded.

@@ -263,7 +263,7 @@ def test_an_interrupted_run_does_not_go_on_with_other_settings(tmp_path):
 def test_an_installed_package_without_the_script_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "TRAIN_NET", tmp_path / "train_net.py")
     runs = plan_runs(parse_args([MASKCLIP, "--output", str(tmp_path)]))
-    with pytest.raises(ZssError, match="train_net.py does not exist; run sweeps from a checkout"):
+    with pytest.raises(ZssError, match="train_net.py does not exist; install the project again"):
         execute(runs, 1, 1)
 
 

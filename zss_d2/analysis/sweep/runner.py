@@ -17,15 +17,17 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-import zss_d2
 from zss_d2.analysis.sweep.plan import Run
 from zss_d2.analysis.sweep.slots import Slot
 from zss_d2.analysis.sweep.state import finished
 from zss_d2.errors import ZssError, user_message
+from zss_d2.utils.installation import checkout
 from zss_d2.utils.signals import SAME_SIGNAL_S, STOPPING, handled_by, name_of
 from zss_d2.utils.text import one_line
 
-TRAIN_NET = Path(zss_d2.__file__).resolve().parent.parent / "train_net.py"
+# Of a checkout its own script, whatever the working folder holds; None: installed from a wheel.
+TRAIN_NET = root / "train_net.py" if (root := checkout()) else None
+_SAFE_PATH = {} if TRAIN_NET else {"PYTHONSAFEPATH": "1"}
 # Lines of Detectron2's log that tell how far a run is.
 PROGRESS = ("eta: ", "Inference done")
 INTERRUPTED = "interrupted"
@@ -174,7 +176,8 @@ class Execution:
 
 
 def _start(run: Run, num_gpus: int, slot: Slot, log: io.BufferedWriter) -> subprocess.Popen:
-    command = [sys.executable, str(TRAIN_NET), "--config-file", run.config_file, "--resume"]
+    program = [str(TRAIN_NET)] if TRAIN_NET else ["-m", "zss_d2.train"]
+    command = [sys.executable, *program, "--config-file", run.config_file, "--resume"]
     command += ["--num-gpus", str(num_gpus), "--dist-url", "auto", *run.overrides]
     command += ["SEED", str(run.seed), "OUTPUT_DIR", str(run.folder)]
     log.write(f"$ {shlex.join(command)}\n".encode())
@@ -186,7 +189,7 @@ def _start(run: Run, num_gpus: int, slot: Slot, log: io.BufferedWriter) -> subpr
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={"PYTHONUNBUFFERED": "1", **os.environ, **slot.environment()},
+        env={"PYTHONUNBUFFERED": "1", **_SAFE_PATH, **os.environ, **slot.environment()},
         # A Ctrl-C of the terminal is for the sweep alone, which hands it on.
         start_new_session=True,
     )

@@ -22,10 +22,8 @@ def execute(runs: Sequence[Run], jobs: int, num_gpus: int) -> Execution:
     Raises:
         ZssError: train_net.py is not there, or this machine has too little for that many.
     """
-    if runs and not runner.TRAIN_NET.is_file():
-        raise ZssError(
-            f"{runner.TRAIN_NET} does not exist; run sweeps from a checkout of the project"
-        )
+    if runs and runner.TRAIN_NET and not runner.TRAIN_NET.is_file():
+        raise ZssError(f"{runner.TRAIN_NET} does not exist; install the project again")
     slots = []
     if runs:
         devices = {run.config().MODEL.DEVICE for run in runs}

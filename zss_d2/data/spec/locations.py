@@ -17,6 +17,7 @@ from pathlib import Path
 from zss_d2.data.files.encoding import MaskEncoding
 from zss_d2.data.files.listing import Location
 from zss_d2.data.spec.benchmark import Benchmark, Split
+from zss_d2.utils.installation import checkout
 
 
 def datasets_root() -> Path:
@@ -34,13 +35,22 @@ def split_folders(root: Path, split: Split) -> tuple[Path, Path]:
     return root / "images" / split.folder, root / "annotations" / split.folder
 
 
+def prepare_command(benchmark: Benchmark) -> str:
+    """Return the command that prepares a benchmark, as it is given in a checkout or elsewhere."""
+    if checkout():
+        return f"python datasets/{benchmark.prepare_script}"
+    script, *options = benchmark.prepare_script.split()
+    name = script.removeprefix("prepare_").removesuffix(".py")
+    return " ".join(["zss prepare", name, *options])
+
+
 def prepared_location(benchmark: Benchmark, split: Split, root: Path | None = None) -> Location:
     """Return the location of a split of a benchmark, below DETECTRON2_DATASETS as it is.
 
     Args:
         root: the prepared tree, if it lies elsewhere.
     """
-    script = f"`python datasets/{benchmark.prepare_script}`"
+    script = f"`{prepare_command(benchmark)}`"
     if place := split.place:
         return Location(
             datasets_root() / place.images,
