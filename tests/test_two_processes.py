@@ -14,7 +14,8 @@ from tests.modeling.test_ldvc import TEXT_PROMPTS
 from tests.test_train_net import results, train_net
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.synthetic.mini.write import write_split
-from zss_d2.engine import evaluate, load_config
+from zss_d2.engine import ZeroShotCheckpointer, evaluate, load_config
+from zss_d2.engine.resume import read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +62,26 @@ def test_ldvc_with_text_prompts_learns_from_the_mean_gradient(voc_root, tmp_path
         sum(model.train()(rank["batches"][0]).values()).backward()  # gradients add up
     for name, gradient in first["gradients"].items():
         torch.testing.assert_close(gradient, model.get_parameter(name).grad / 2, msg=name)
+
+
+def test_self_training_learns_from_the_mean_gradient(voc_root, tmp_path, monkeypatch):
+    """Each rank has pseudo labels for its own images; what they are recorded as is of both."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(voc_root))
+    opts = ["ZERO_SHOT.SETTING", "transductive", "MODEL.LOSS.NAME", "softmax", "SOLVER.MAX_ITER", 2]
+    opts += ["DATASETS.TEST", "()", "MODEL.WEIGHTS", str(tmp_path / "start.pth")]
+    cfg = load_config(TINY_CONFIG, opts)
+    ZeroShotCheckpointer(build_model(cfg), str(tmp_path)).save("start")
+    first, second = train_on_two(voc_root, TINY_CONFIG, tmp_path / "run", *opts)
+    model = build_model(cfg)
+    model.load_state_dict(first["start"])
+    for rank in (first, second):
+        sum(model.train()(rank["batches"][0]).values()).backward()  # gradients add up
+    for name, gradient in first["gradients"].items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad / 2, msg=name)
+    model(first["batches"][1]), model(second["batches"][1])
+    (line,) = read_metrics(tmp_path / "run/metrics.json")
+    pixels, *labelled = model.self_training.taken_counts()
+    assert line["pseudo_coverage"] == sum(labelled) / pixels == 1
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 TRAINING_FREE = [
     path for path in CONFIGS if "Base-TrainingFree" in path.stem + path.read_text(encoding="utf-8")
 ]
+# Their models are those of their bases, which a test holds.
+TRANSDUCTIVE = [path for path in CONFIGS if "transductive" in path.stem]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -36,7 +38,9 @@ def no_model_left() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_model_left")
 @pytest.mark.parametrize(
-    "path", [x for x in CONFIGS if x not in TRAINING_FREE], ids=lambda path: path.stem
+    "path",
+    [x for x in CONFIGS if x not in (*TRAINING_FREE, *TRANSDUCTIVE)],
+    ids=lambda path: path.stem,
 )
 def test_every_config_makes_a_model(path: Path):
     """Of its own size, if not with its weights; and, where there is something to train, an
@@ -50,6 +54,27 @@ def test_every_config_makes_a_model(path: Path):
     assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE
     if any(p.requires_grad for p in model.parameters()):
         assert build_optimizer(cfg, model).param_groups
+
+
+@pytest.mark.parametrize("path", TRANSDUCTIVE, ids=lambda path: path.stem)
+def test_transductive_configs_have_the_model_and_the_data_of_their_base(path: Path):
+    stem = path.stem.partition("_transductive")[0]
+    released = path.parent / f"{stem}_released.yaml"
+    base = released if "released" in path.stem and released.exists() else f"{stem}.yaml"
+    cfg, inductive = load_config(path), load_config(ROOT / "configs" / base)
+    for config in (cfg, inductive):
+        config.defrost()
+        config.MODEL.WEIGHTS = ""
+    for node in ("MODEL", "DATASETS", "INPUT"):
+        assert cfg[node] == inductive[node]
+    assert (cfg.ZERO_SHOT.SETTING, inductive.ZERO_SHOT.SETTING) == ("transductive", "inductive")
+    start, total = cfg.ZERO_SHOT.SELF_TRAINING.START, inductive.SOLVER.MAX_ITER
+    leaky = cfg.ZERO_SHOT.SELF_TRAINING.PIXELS == "unseen_location"
+    assert leaky == any(word in path.stem for word in ("leaky", "released"))
+    if "released" in path.stem:
+        assert (start, cfg.SOLVER.MAX_ITER, cfg.TEST.SEEN_BIAS) == (0, total // 2, 0)
+    else:
+        assert (start, cfg.SOLVER.MAX_ITER) == (total // 2, total)
 
 
 def test_voc_follows_the_documented_zegclip_settings():

@@ -52,7 +52,7 @@ def test_overrides_win_and_the_config_is_frozen():
         ({"opts": ["SOLVER.MAX_ITER=7"]}, "leave a blank instead of =: SOLVER.MAX_ITER 7"),
         ({"opts": ["SOLVER", "7"]}, "SOLVER is '7', but it is a group of keys, such as SOLVER.LR_"),
         ({"opts": ["VERSION", "1"]}, "VERSION is 1; use one of 2"),
-        ({"opts": ["ZERO_SHOT.SETTING", "blind"]}, "'blind'; use one of 'inductive', 'supervised'"),
+        ({"opts": ["ZERO_SHOT.SETTING", "blind"]}, "'blind'; use one of 'inductive', 'trans"),
         ({"opts": ["INPUT.FORMAT", "BGR"]}, "INPUT.FORMAT is 'BGR'"),
     ],
 )

@@ -61,11 +61,32 @@ def validate_config(cfg: CN, given: Collection[str] = ()) -> None:
 def _add_data_config(cfg: CN) -> None:
     cfg.ZERO_SHOT = CN()
     # inductive: labels and names of unseen classes are hidden during training.
+    # transductive: labels of unseen classes are hidden, their names are in the losses, and pixels
+    # without a label get pseudo labels (docs/transductive.md).
     # supervised: every class is trained (upper bound).
     cfg.ZERO_SHOT.SETTING = "inductive"
     # Which training images are used. all: every one, their unseen pixels are ignored.
     # without_unseen: only images that show no unseen class at all, as some of the literature does.
     cfg.ZERO_SHOT.TRAIN_IMAGES = "all"
+
+    cfg.ZERO_SHOT.SELF_TRAINING = CN()
+    # Iteration from which on there are pseudo labels; until then the run is that of the inductive
+    # setting, names of unseen classes included. 0: from the start, which MODEL.WEIGHTS must give.
+    cfg.ZERO_SHOT.SELF_TRAINING.START = 0
+    # Pixels that may get one. unlabelled: all without a seen label, void and unseen alike.
+    # unseen_location: those whose ground truth is an unseen class, as in ZegCLIP's released code.
+    # That is a leak: where unseen classes are is what a test asks.
+    cfg.ZERO_SHOT.SELF_TRAINING.PIXELS = "unlabelled"
+    # Whose scores. online: those of the same forward pass.
+    cfg.ZERO_SHOT.SELF_TRAINING.SOURCE = "online"
+    # Classes that a pseudo label may be of: "unseen", or "all", where a pixel for which a seen
+    # class scores best gets that one.
+    cfg.ZERO_SHOT.SELF_TRAINING.CANDIDATES = "unseen"
+    # A pseudo label must have this score (0..1, as in tests), or there is none.
+    cfg.ZERO_SHOT.SELF_TRAINING.THRESHOLD = 0.0
+    # Share w of the losses that is taken on labels and pseudo labels together; the rest is taken on
+    # labels alone: w L(both) + (1 - w) L(labels).
+    cfg.ZERO_SHOT.SELF_TRAINING.WEIGHT = 1.0
 
     # Batches are padded anyway, and grouping would make the order of images depend on the number of
     # processes.

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Iterations over which metrics are smoothed, by Detectron2.
 WINDOW = 20
+# Starts of the names of metrics that are of one line each, and not smoothed.
+OF_A_LINE = "pseudo_"
 # Ends of the names of metrics that say what a run costs.
 _COSTS = ("time", "eta_seconds", "max_mem")
 
@@ -233,7 +235,7 @@ class MetricsWithoutGap(HookBase):
     def state_dict(self) -> dict[str, Any]:
         storage, iteration = self.trainer.storage, self.trainer.iter
         return {
-            name: storage.history(name).values()[-WINDOW:]
+            name: storage.history(name).values()[-1 if name.startswith(OF_A_LINE) else -WINDOW :]
             for name, (_, when) in storage.latest().items()
             # Evaluations, which have a slash, are not smoothed; costs are those of one process.
             if when == iteration and "/" not in name and not name.endswith(_COSTS)
@@ -275,4 +277,5 @@ class MetricsWithoutGap(HookBase):
     def _restore(self, storage: EventStorage) -> None:
         for name, history in self._histories.items():
             for value, when in history:
-                storage.put_scalar(name, value, smoothing_hint=name != "lr", cur_iter=when)
+                smoothed = name != "lr" and not name.startswith(OF_A_LINE)
+                storage.put_scalar(name, value, smoothing_hint=smoothed, cur_iter=when)

@@ -40,6 +40,7 @@ from zss_d2.engine.processes import interrupt
 from zss_d2.engine.processes.ranks import share_buffers, wrap_for_processes
 from zss_d2.engine.resume import rewind_metrics
 from zss_d2.engine.run_state import RunState
+from zss_d2.engine.self_training import SelfTrainingSteps, require_possible
 from zss_d2.engine.step import TrainingStep
 from zss_d2.engine.testing import record_results, showing_examples, stopping_between_images
 from zss_d2.errors import ZssError
@@ -63,6 +64,7 @@ class ZeroShotTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        require_possible(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         model = wrap_for_processes(model)
@@ -184,7 +186,11 @@ class ZeroShotTrainer(DefaultTrainer):
                 hook._period = lines
         # Checkpoints before the evaluation: if that fails, the model is there to look at.
         evaluation = next(i for i, hook in enumerate(built) if isinstance(hook, EvalHook))
-        own = [self._checkpoints] if comm.is_main_process() else []
+        own: list[HookBase] = []
+        model = self.checkpointer.model
+        if getattr(model, "self_training", None) is not None:
+            own.append(SelfTrainingSteps(model, lines))
+        own += [self._checkpoints] if comm.is_main_process() else []
         built[evaluation:evaluation] = [*own, StopOnSignal(self._checkpoints.save)]
         if comm.is_main_process():  # behind the evaluation, before the writers
             built.insert(len(built) - 1, Costs(lines, self.cfg.MODEL.DEVICE))

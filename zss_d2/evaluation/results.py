@@ -19,6 +19,7 @@ from zss_d2.errors import ZssError
 from zss_d2.evaluation.provenance import code_identity
 from zss_d2.modeling.inference import InferenceProtocol
 from zss_d2.modeling.precision import Precision
+from zss_d2.modeling.self_training.settings import LEAK_IN_WORDS, SelfTrainingSettings
 from zss_d2.utils.writing import write_atomic
 
 PROVENANCE = "provenance"
@@ -173,6 +174,7 @@ def protocol_of(cfg: CfgNode) -> dict[str, Any]:
     slide = cfg.TEST.SLIDE
     return {
         "setting": cfg.ZERO_SHOT.SETTING,
+        **_self_training(cfg),
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,
         "antialias": cfg.INPUT.ANTIALIAS,
@@ -186,6 +188,14 @@ def protocol_of(cfg: CfgNode) -> dict[str, Any]:
         "ignored": "pixels with the ignore label count nowhere, classes without ground truth "
         "in no mean",
     }
+
+
+def _self_training(cfg: CfgNode) -> dict[str, Any]:
+    """Where pseudo labels of a transductive training stood, and whether that is a leak."""
+    settings = SelfTrainingSettings.from_config(cfg)
+    if settings is None:
+        return {}
+    return {"self_training": {**settings.origin(), "leaky": settings.leaky}}
 
 
 def _tokens_and_names(cfg: CfgNode) -> dict[str, Any]:
@@ -214,8 +224,9 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
     """One line for the switches that are numbers, such as a heading needs."""
     slide, below = protocol["slide"], protocol.get("background_below", 0)
     sizes = f"{protocol['min_size']}..{protocol['max_size']} px"
+    leaky = protocol.get("self_training", {}).get("leaky", False)
     parts = [
-        protocol["setting"],
+        f"{protocol['setting']} ({LEAK_IN_WORDS})" if leaky else protocol["setting"],
         f"short edge {sizes}" if protocol["min_size"] else "original size",
         f"windows {slide['crop']}/{slide['stride']} px" if slide else "whole image",
         "flip" if protocol["flip"] else "no flip",

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from zss_d2.config.rules import value_of
 from zss_d2.errors import ZssError
 
+LEAKY = "unseen_location"
+"""The value of ``ZERO_SHOT.SELF_TRAINING.PIXELS`` that looks at labels of unseen classes."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +26,9 @@ class Identified(nn.Module):
 
     relies_on: ClassVar[tuple[str, ...]] = ()
     """Keys of the config that weights rely on without showing it in their shapes."""
-    origin: ClassVar[tuple[str, ...]] = ("classes", "train_classes", "labelled_classes")
+    origin: ClassVar[tuple[str, ...]] = (
+        *("classes", "train_classes", "labelled_classes", "self_training"),
+    )
     """What of its `identity` a checkpoint goes on to tell when others are trained from it."""
 
     def __init__(
@@ -108,14 +113,20 @@ class Identified(nn.Module):
                 "that are unseen here, such as %r: its scores are transductive, not inductive",
                 *(len(named), named[0]),
             )
+        present = self.identity()
+        if _leaky(*ancestors) and not _leaky(present):
+            logger.warning(
+                "The checkpoint was self-trained with pseudo labels at the ground-truth places of "
+                "unseen classes (PIXELS %s), a leak: mIoU-U and hIoU are no zero-shot scores",
+                LEAKY,
+            )
         origins = [{key: x[key] for key in self.origin if key in x} for x in ancestors]
         if {} in origins[:-1]:
             logger.warning(
                 "The checkpoint was trained from weights that do not say what they were trained "
                 "with; labels of unseen classes may have been among it"
             )
-        present = self.identity()
-        own_origin = {key: present[key] for key in self.origin}
+        own_origin = {key: present[key] for key in self.origin if key in present}
         self._origins = [
             x for i, x in enumerate(origins) if x != own_origin and x not in origins[:i]
         ]
@@ -144,6 +155,10 @@ def lineage(identity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [
         {"labelled_classes": x["train_classes"], **x} if "train_classes" in x else x for x in said
     ]
+
+
+def _leaky(*identities: Mapping[str, Any]) -> bool:
+    return any(x.get("self_training", {}).get("pixels") == LEAKY for x in identities)
 
 
 def _require_within(name: str, some: Sequence[str], of: str, everything: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from zss_d2.modeling.inference import (
 )
 from zss_d2.modeling.inference.graphs import GraphedLogits
 from zss_d2.modeling.precision import Precision, single_precision, to_single
+from zss_d2.modeling.self_training import SelfTraining, SelfTrainingSettings
 from zss_d2.utils.transfer import sent
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class ZeroShotSegmentor(Identified):
         protocol: InferenceProtocol | None = None,
         precision: Precision | None = None,
         settings: Mapping[str, Any] | None = None,
+        self_training: SelfTrainingSettings | None = None,
     ):
         """
         Args:
@@ -80,12 +82,17 @@ class ZeroShotSegmentor(Identified):
             precision: of `class_logits` and `training_outputs`; None: that of the weights, or of an
                 autocast around the model. `losses` and scores are in single precision either way.
             settings: values of `relies_on`.
+            self_training: of the transductive setting, in which `train_classes` are those with
+                labels, then those with names alone; None: there is none.
 
         Raises:
             ZssError: a class with labels that is not among the names, or a name that the data set
                 lacks.
         """
         super().__init__(classes, train_classes, labelled_classes, settings)
+        self.self_training: SelfTraining | None = None
+        if self_training is not None:
+            self.self_training = SelfTraining(self_training, len(self.train_classes))
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
@@ -115,8 +122,9 @@ class ZeroShotSegmentor(Identified):
             raise ZssError("DATASETS.TRAIN is empty; the model takes its seen classes from there")
         metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         require_one_vocabulary(cfg.DATASETS.TRAIN)
-        inductive, crop = cfg.ZERO_SHOT.SETTING == "inductive", cfg.INPUT.CROP
-        trained = metadata.seen_classes if inductive else metadata.stuff_classes
+        setting, crop = cfg.ZERO_SHOT.SETTING, cfg.INPUT.CROP
+        labelled = metadata.stuff_classes if setting == "supervised" else metadata.seen_classes
+        named = metadata.unseen_classes if setting == "transductive" else ()
         precision = Precision.from_config(cfg)
         logger.info(
             "Networks compute in %s in a training and in %s in tests (MODEL.AUTOCAST %r on %s%s)",
@@ -128,14 +136,20 @@ class ZeroShotSegmentor(Identified):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN or pixel_mean,
             "pixel_std": cfg.MODEL.PIXEL_STD or pixel_std,
             "classes": metadata.stuff_classes,
-            "train_classes": trained,
-            "labelled_classes": trained,
+            "train_classes": [*labelled, *named],
+            "labelled_classes": labelled,
             "ignore_label": metadata.ignore_label,
             "train_size": crop.SIZE if crop.ENABLED and crop.PAD else (0, 0),
             "protocol": InferenceProtocol.from_config(cfg),
             "precision": precision,
             "settings": cls.settings_from(cfg),
+            "self_training": SelfTrainingSettings.from_config(cfg),
         }
+
+    def identity(self) -> dict[str, Any]:
+        """In the transductive setting also with where pseudo labels stand."""
+        own = {} if self.self_training is None else self.self_training.settings.origin()
+        return super().identity() | ({"self_training": own} if own else {})
 
     def settings(self) -> dict[str, Any]:
         """With the statistics of images, also those that come with CLIP."""
@@ -156,6 +170,15 @@ class ZeroShotSegmentor(Identified):
         return super()._apply(*args, **kwargs)
 
     @property
+    def loss_classes(self) -> tuple[str, ...]:
+        """Whose names are in the losses of this step.
+
+        `train_classes`, but before self-training those with labels alone, which come first.
+        """
+        begun = self.self_training is None or self.self_training.active
+        return self.train_classes if begun else self.labelled_classes
+
+    @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
@@ -171,8 +194,15 @@ class ZeroShotSegmentor(Identified):
         raise NotImplementedError
 
     def losses(self, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
-        """`training_outputs`, targets (B, H, W) in `train_classes` -> loss scalars."""
+        """`training_outputs`, targets (B, H, W) in `loss_classes` -> loss scalars."""
         raise NotImplementedError
+
+    def training_logits(self, outputs: Any) -> Tensor:
+        """`training_outputs` -> logits (B, K, h, w) of `loss_classes`, for pseudo labels."""
+        raise ZssError(
+            f"MODEL.META_ARCHITECTURE {type(self).__name__} gives no logits of its training "
+            "(training_logits); set ZERO_SHOT.SETTING inductive"
+        )
 
     def forward(
         self, batched_inputs: Sequence[Mapping[str, Any]]
@@ -189,7 +219,10 @@ class ZeroShotSegmentor(Identified):
             with self.precision.networks(self.device, training=True):
                 outputs = self.training_outputs(images)
             with single_precision(self.device):
-                return self.losses(to_single(outputs), targets)
+                outputs = to_single(outputs)
+                if self.self_training is None or not self.self_training.active:
+                    return self.losses(outputs, targets)
+                return self.self_training.losses(self, batched_inputs, outputs, targets)
         return [{"sem_seg": scores} for scores in self._segment(batched_inputs)]
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -278,16 +311,20 @@ class ZeroShotSegmentor(Identified):
             ZssError: a label that training must not see, such as an unseen class: a leak; too many
                 batches without any labelled pixel.
         """
-        targets, labelled = [], False
+        masks, labelled = [], False
         for item in batched_inputs:
             present = ids_present(item["sem_seg"], len(self.train_id_lut) - 1)
             if bool((present & self._forbidden_ids).any()):
                 self._report_leak(item)
             labelled = labelled or bool((present & self._labelled_ids).any())
-            target = self.train_id_lut[self._to_device(item["sem_seg"]).long()]
-            targets.append(self._enlarge(target, self.ignore_label))
+            masks.append(self.train_id_lut[self._to_device(item["sem_seg"]).long()])
         self._watch_labels(labelled, batched_inputs)
-        return ImageList.from_tensors(targets, self.size_divisibility, self.ignore_label).tensor
+        return self.padded_masks(masks, self.ignore_label)
+
+    def padded_masks(self, masks: Sequence[Tensor], value: int | bool) -> Tensor:
+        """(H, W) of every image -> (B, H, W) on the device, padded as its training images are."""
+        enlarged = [self._enlarge(self._to_device(mask), value) for mask in masks]
+        return ImageList.from_tensors(enlarged, self.size_divisibility, value).tensor
 
     def _watch_labels(self, labelled: bool, batched_inputs: Sequence[Mapping[str, Any]]) -> None:
         """Training on void alone runs, at a loss of 0 or on negatives only, and learns nothing.

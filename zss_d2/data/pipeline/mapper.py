@@ -40,6 +40,7 @@ class ZeroShotMapper:
         augmentations: Sequence[T.Augmentation],
         image_format: str = "RGB",
         hide_unseen_labels: bool = True,
+        unseen_location: bool = False,
         custom: Sequence[str] = (),
     ):
         """
@@ -48,12 +49,14 @@ class ZeroShotMapper:
             augmentations: applied in order to the image and, in training, to the mask.
             image_format: of `zss_d2.data.files.images.read_image`.
             hide_unseen_labels: turn pixels of unseen classes into the ignore label.
+            unseen_location: but say where they were, which is a leak of the ground truth.
             custom: descriptions of custom datasets, see `zss_d2.data.spec.custom`.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.hide_unseen_labels = hide_unseen_labels
+        self.unseen_location = unseen_location
         self.custom = tuple(custom)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -68,6 +71,8 @@ class ZeroShotMapper:
             "augmentations": train_augmentations(cfg) if is_train else inference_augmentations(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "hide_unseen_labels": cfg.ZERO_SHOT.SETTING != "supervised",
+            "unseen_location": cfg.ZERO_SHOT.SETTING == "transductive"
+            and cfg.ZERO_SHOT.SELF_TRAINING.PIXELS == "unseen_location",
             "custom": cfg.DATASETS.CUSTOM,
         }
 
@@ -76,8 +81,8 @@ class ZeroShotMapper:
 
         Returns:
             The record with ``height`` and ``width`` of the original image in px and ``image``
-            (3, H, W) uint8; in training also ``sem_seg`` (H, W) int64, at test time ``vocabulary``,
-            the tuple of class names.
+            (3, H, W) uint8; in training also ``sem_seg`` (H, W) int64, with `unseen_location` that
+            (H, W) bool; at test time ``vocabulary``, the tuple of class names.
 
         Raises:
             ZssError: a file is unreadable, sizes disagree, or the mask holds an undefined value.
@@ -85,30 +90,33 @@ class ZeroShotMapper:
         begin_worker()
         metadata = MetadataCatalog.get(record["dataset_name"])
         if self.is_train:
-            image, sem_seg = self._read_training_pair(record, metadata)
+            image, truth = MaskEncoding.of(metadata).read_pair(record, self.image_format)
+            sem_seg = self._visible(truth, metadata)
         else:
             image, sem_seg = read_image(record["file_name"], self.image_format), None
         output = dict(record, height=image.shape[0], width=image.shape[1])
 
         augmented = T.AugInput(image, sem_seg=sem_seg)
-        self.augmentations(augmented)
+        transforms = self.augmentations(augmented)
         output["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if self.is_train:
             output["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+            if self.unseen_location:
+                hidden = transforms.apply_segmentation((sem_seg != truth).astype(np.uint8))
+                output["unseen_location"] = torch.from_numpy(hidden.astype(bool))
         else:
             output["vocabulary"] = tuple(metadata.stuff_classes)
         return output
 
-    def _read_training_pair(
-        self, record: dict[str, Any], metadata: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image (H, W, 3) and the labels (H, W) that training may see."""
-        image, labels = MaskEncoding.of(metadata).read_pair(record, self.image_format)
-        # Before any augmentation, so that crops are not chosen by what is hidden either.
-        if self.hide_unseen_labels:
-            unseen_ids = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
-            labels = hide_unseen(labels, unseen_ids, metadata.ignore_label)
-        return image, labels
+    def _visible(self, labels: np.ndarray, metadata: Any) -> np.ndarray:
+        """Of labels (H, W) those that training may see.
+
+        Before any augmentation, so that crops are not chosen by what is hidden either.
+        """
+        if not self.hide_unseen_labels:
+            return labels
+        unseen_ids = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
+        return hide_unseen(labels, unseen_ids, metadata.ignore_label)
 
 
 def train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:

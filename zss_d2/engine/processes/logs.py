@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from zss_d2.engine.processes.failures import as_user_error
 from zss_d2.errors import user_message
+from zss_d2.modeling.self_training.settings import LEAK_IN_WORDS, SelfTrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +73,18 @@ def summary(cfg: CfgNode, testing: bool) -> str:
     solver, period = cfg.SOLVER, cfg.TEST.EVAL_PERIOD
     parts = f" in {solver.ACCUMULATE} parts" if solver.ACCUMULATE > 1 else ""
     return (
-        f"{method}, {cfg.ZERO_SHOT.SETTING}: {solver.MAX_ITER} iterations of "
+        f"{method}, {_setting(cfg)}: {solver.MAX_ITER} iterations of "
         f"{solver.IMS_PER_BATCH} images{parts} of {', '.join(cfg.DATASETS.TRAIN)}; test on {tests}"
         f"{f' every {period} iterations and' if period else ''} at the end; {where}; {rest}"
     )
+
+
+def _setting(cfg: CfgNode) -> str:
+    setting, training = cfg.ZERO_SHOT.SETTING, SelfTrainingSettings.from_config(cfg)
+    if training is None:
+        return setting
+    leak = f" ({LEAK_IN_WORDS})" if training.leaky else ""
+    return f"{setting}{leak}, self-training from iteration {training.start} on"
 
 
 @functools.cache

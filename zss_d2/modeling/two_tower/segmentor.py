@@ -70,7 +70,10 @@ class DecoderSegmentor(ClipSegmentor):
 
     def training_outputs(self, images: Tensor) -> list[Tensor]:
         """Mask logits (B, K, h, w) of the layers that losses are taken on, the last one last."""
-        return self._decode(images, self.train_classes, every_layer=self.aux_weight > 0)
+        return self._decode(images, self.loss_classes, every_layer=self.aux_weight > 0)
+
+    def training_logits(self, outputs: Sequence[Tensor]) -> Tensor:
+        return outputs[-1]
 
     def losses(self, outputs: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The criterion's losses and, for the earlier layers together, ``loss_aux``."""

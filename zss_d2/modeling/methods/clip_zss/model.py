@@ -97,7 +97,7 @@ class CLIPZSS(ZeroShotSegmentor):
         """
         if self.learner is None:
             raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
-        features, text = self.student(images), self.classifier(self.train_classes)
+        features, text = self.student(images), self.classifier(self.loss_classes)
         return DistillationInputs(
             features=features,
             logits=self._text_logits(features, text),
@@ -106,6 +106,9 @@ class CLIPZSS(ZeroShotSegmentor):
             # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
             inside=(images != 0).any(dim=1),
         )
+
+    def training_logits(self, outputs: DistillationInputs) -> Tensor:
+        return outputs.logits
 
     def losses(self, outputs: DistillationInputs, targets: Tensor) -> dict[str, Tensor]:
         """See `DistillationCriterion`."""

@@ -1,0 +1,102 @@
+"""Self-training in a run: when it begins, what is recorded, and that it can be stopped."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from tests.engine.test_resume import KillAt, assert_same_checkpoint, scalars, train
+from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
+from zss_d2.engine.processes.interrupt import Interrupted
+from zss_d2.engine.resume import read_metrics
+from zss_d2.errors import ZssError
+
+KEY = "ZERO_SHOT.SELF_TRAINING."
+SETTING = ("ZERO_SHOT.SETTING", "transductive")
+SOURCES = {"online": ()}
+
+
+@pytest.fixture
+def transductive_cfg(toy_voc, make_cfg):
+    """Six iterations of LDVC with dropout, the last three of them with pseudo labels."""
+
+    def make(*overrides: object):
+        return make_cfg(
+            *("MODEL.VISUAL_PROMPTS.DROPOUT", 0.1, "MODEL.LDVC.DROPOUT", 0.1),
+            *("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 6, "TEST.EVAL_PERIOD", 2),
+            *("SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0),
+            *("INPUT.RESIZE_BASE", (64, 64), "INPUT.CROP.SIZE", (64, 64)),
+            *(*SETTING, KEY + "START", 3, *overrides),
+        )
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_resumed_run_is_the_uninterrupted_one(transductive_cfg, tmp_path, source):
+    """Stopped in either phase and between two lines of metrics."""
+    cfg = transductive_cfg(*SOURCES[source])
+    train(cfg, tmp_path / "whole")
+    for killed in (1, 3, 4):
+        with pytest.raises(Interrupted):
+            train(cfg, tmp_path / "stopped", kill=KillAt(killed, signal.SIGTERM))
+    train(cfg, tmp_path / "stopped")
+    assert_same_checkpoint(tmp_path / "whole/model_final.pth", tmp_path / "stopped/model_final.pth")
+    assert scalars(tmp_path / "whole") == scalars(tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_before_its_start_it_is_the_inductive_run(transductive_cfg, tmp_path, caplog):
+    """Weights and losses, bit for bit; from there on coverage and classes are recorded."""
+    caplog.set_level("INFO")
+    train(transductive_cfg("SOLVER.CHECKPOINT_PERIOD", 3), tmp_path / "transductive")
+    inductive = transductive_cfg("SOLVER.CHECKPOINT_PERIOD", 3, "ZERO_SHOT.SETTING", "inductive")
+    train(inductive, tmp_path / "inductive")
+    for name, equal in (("model_0000002.pth", True), ("model_final.pth", False)):
+        one, other = (
+            torch.load(tmp_path / kind / name, weights_only=True)["model"]
+            for kind in ("transductive", "inductive")
+        )
+        assert one.keys() == other.keys()
+        assert all(torch.equal(value, other[key]) for key, value in one.items()) == equal
+    lines = read_metrics(tmp_path / "transductive/metrics.json")
+    recorded = {line["iteration"]: line for line in lines if "pseudo_coverage" in line}
+    assert set(recorded) == {3, 5}
+    for line in recorded.values():
+        assert line["pseudo_coverage"] == 1.0
+        shares = [value for key, value in line.items() if key.startswith("pseudo_")]
+        assert sum(shares) == pytest.approx(2.0)  # coverage, and the classes' shares of it
+    assert "Self-training since iteration 3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("SOLVER.MAX_ITER", 3), "START is 3, but SOLVER.MAX_ITER is 3"),
+        ((KEY + "START", 0), r"START is 0 and MODEL.WEIGHTS empty.*half of SOLVER.MAX_ITER \(3\)"),
+    ],
+)
+def test_a_run_without_a_start_is_refused(transductive_cfg, overrides, message):
+    with pytest.raises(ZssError, match=message):
+        ZeroShotTrainer(transductive_cfg(*overrides))
+
+
+def test_a_leaky_checkpoint_says_so_wherever_it_goes(make_cfg, tmp_path, caplog):
+    leaky = (*SETTING, KEY + "PIXELS", "unseen_location")
+    ZeroShotCheckpointer(build_model(make_cfg(*leaky)), str(tmp_path)).save("leaky")
+    first = str(tmp_path / "leaky.pth")
+    ZeroShotCheckpointer(build_model(make_cfg(*leaky))).load(first)
+    assert "a leak" not in caplog.text
+    for setting in (SETTING, ()):
+        caplog.clear()
+        model = build_model(make_cfg(*setting))
+        ZeroShotCheckpointer(model, str(tmp_path)).load(first)
+        assert "at the ground-truth places of unseen classes" in caplog.text
+    ZeroShotCheckpointer(model, str(tmp_path)).save("second")
+    caplog.clear()
+    ZeroShotCheckpointer(build_model(make_cfg())).load(str(tmp_path / "second.pth"))
+    assert "at the ground-truth places of unseen classes" in caplog.text

@@ -1,0 +1,139 @@
+"""The part of a model that trains on its own labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from zss_d2.modeling.self_training.pseudo_labels import best_candidate, eligible, fill, tally
+from zss_d2.modeling.self_training.settings import SelfTrainingSettings
+
+LOCATION = "unseen_location"
+"""Key of a training item under the leaky setting: (H, W) bool, pixels of unseen classes."""
+
+
+class Network(Protocol):
+    """What self-training asks of a model in training."""
+
+    labelled_classes: Sequence[str]
+    train_classes: Sequence[str]
+    """Those with labels, then those with names alone."""
+    ignore_label: int
+
+    def losses(self, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+        """Outputs of the networks and targets (B, H, W) -> loss scalars."""
+
+    def training_logits(self, outputs: Any) -> Tensor:
+        """Outputs of the networks -> logits (B, K, h, w) of `train_classes`."""
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Logits (B, K, H, W) -> scores in 0..1."""
+
+    def padded_masks(self, masks: Sequence[Tensor], value: int | bool) -> Tensor:
+        """(H, W) of every image -> (B, H, W) on the device, padded as the images are."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """As of any module."""
+
+
+class SelfTraining(nn.Module):
+    """From `SelfTrainingSettings.start` on, pixels without a label get one of the model's.
+
+    It has no weights. What it remembers is part of the state of a run (`memory`).
+
+    Attributes:
+        iteration: that of the step, which the trainer sets before it; without a trainer 0.
+    """
+
+    def __init__(self, settings: SelfTrainingSettings, num_names: int):
+        """
+        Args:
+            num_names: K, names in the losses.
+        """
+        super().__init__()
+        self.settings = settings
+        self.iteration = 0
+        counts = torch.zeros(1 + num_names, dtype=torch.int64)
+        self.register_buffer("counts", counts, persistent=False)
+
+    @property
+    def active(self) -> bool:
+        """Whether this step has pseudo labels; before, it is one of the inductive setting."""
+        return self.iteration >= self.settings.start
+
+    def losses(
+        self, network: Network, items: Sequence[Mapping[str, Any]], outputs: Any, targets: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses of a step: weight L(filled) + (1 - weight) L(targets).
+
+        Args:
+            items: the images of the step, as `ZeroShotSegmentor` takes them.
+            outputs: of the networks for them.
+            targets: (B, H, W) of `Network.train_classes`, padded.
+        """
+        filled = self._filled(network, items, outputs, targets)
+        weight = self.settings.weight
+        if weight == 1:
+            return network.losses(outputs, filled)
+        with _memory_kept(network):
+            without = network.losses(outputs, targets)
+        losses = network.losses(outputs, filled)
+        return {
+            name: weight * losses.get(name, 0) + (1 - weight) * without.get(name, 0)
+            for name in without | losses
+        }
+
+    @torch.no_grad()
+    def _filled(
+        self, network: Network, items: Sequence[Mapping[str, Any]], outputs: Any, targets: Tensor
+    ) -> Tensor:
+        located = None
+        if self.settings.leaky:
+            located = network.padded_masks([item[LOCATION] for item in items], False)
+        sizes = [item["sem_seg"].shape for item in items]
+        pixels = eligible(targets, sizes, network.ignore_label, located)
+        first = len(network.labelled_classes) if self.settings.candidates == "unseen" else 0
+        logits = network.training_logits(outputs).detach().float()
+        guess = best_candidate(logits, targets.shape[1:], network.activate, first)
+        filled = fill(targets, pixels, guess, self.settings.threshold)
+        counts = tally(targets, filled, pixels, len(network.train_classes))
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(counts)
+        self.counts += counts
+        return filled
+
+    def taken_counts(self) -> list[int]:
+        """Pixels since the last call that might have got a label, and of each name that have.
+
+        Those of all processes, on each of them. Waits for the device.
+        """
+        counts = self.counts.tolist()
+        self.counts.zero_()
+        return counts
+
+    def memory(self) -> dict[str, Any]:
+        """What the next step and the next line of metrics depend on."""
+        return {"counts": self.counts}
+
+    def restore_memory(self, memory: Mapping[str, Any]) -> None:
+        """Inverse of `memory`."""
+        self.counts.copy_(memory["counts"])
+
+
+@contextmanager
+def _memory_kept(network: Network) -> Iterator[None]:
+    """Losses that are taken twice leave what parts remember of a step as the last one does."""
+    parts = [
+        part
+        for part in network.modules()
+        if hasattr(part, "restore_memory") and not isinstance(part, SelfTraining)
+    ]
+    before = [(part.restore_memory, part.memory()) for part in parts]
+    yield
+    for restore, memory in before:
+        restore(memory)
