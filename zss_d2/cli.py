@@ -28,6 +28,10 @@ COMMANDS = {
         "images, their masks and the labels of several runs side by side",
     ),
     "attention": ("analysis.commands.attention", "maps of the decoder's cross-attention"),
+    "drift": (
+        "analysis.commands.drift",
+        "class embeddings and tokens along the decoder: what moves toward what",
+    ),
     "plm": ("analysis.commands.plm", "pseudo labels of CLIP-ZSS and what they are made of"),
     "bias": ("analysis.commands.bias", "seen and unseen mIoU against the seen bias"),
     "complexity": ("analysis.commands.complexity", "parameters and multiply-adds of a config"),

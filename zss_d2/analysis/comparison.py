@@ -29,6 +29,14 @@ def load_models(
     Raises:
         ZssError: a folder is no run or given twice, or they were tested on different data sets.
     """
+    configs, dataset = load_configs(folders, opts)
+    runs = [RunFolder(folder) for folder in folders]
+    models = [run.model(cfg) for run, cfg in zip(runs, configs, strict=True)]
+    return list(zip(configs, models, strict=True)), dataset
+
+
+def load_configs(folders: Sequence[Path], opts: Sequence[str] = ()) -> tuple[list[CfgNode], str]:
+    """`load_models` without the models."""
     check_different(folders)
     runs = [RunFolder(folder) for folder in folders]
     configs, names, files = [], [], []
@@ -45,8 +53,7 @@ def load_models(
                 f"{names[0]} of {run.path} and that of {folders[0]} are different data sets of one "
                 "name; show the runs in pictures of their own"
             )
-    models = [run.model(cfg) for run, cfg in zip(runs, configs, strict=True)]
-    return list(zip(configs, models, strict=True)), names[0]
+    return configs, names[0]
 
 
 def tested_set(run: RunFolder, cfg: CfgNode) -> str:

@@ -29,6 +29,18 @@ class AttentionScores(nn.Module):
         q = self.q(queries) * (self.scale / self.num_heads)
         return dot_products(q, self.k(memory))
 
+    def as_memory_sees(self, queries: Tensor) -> Tensor:
+        """The vectors (B, N, C) whose dot products with the memory are the scores.
+
+        W_k^T (W_q x + b_q): of queries x, the scores on memory m are m . W_k^T (W_q x + b_q), but
+        for the factor of all scores and the offset b_k . (W_q x + b_q) of each query.
+        """
+        return self.q(queries) @ self.k.weight
+
+    def as_queries_see(self, memory: Tensor) -> Tensor:
+        """`as_memory_sees` with the roles exchanged: W_q^T (W_k m + b_k), (B, M, C)."""
+        return self.k(memory) @ self.q.weight
+
     def weights(self, queries: Tensor, memory: Tensor) -> Tensor:
         """Attention weights, averaged over heads (B, N, M)."""
         q, k = (split_heads(x, self.num_heads) for x in (self.q(queries), self.k(memory)))

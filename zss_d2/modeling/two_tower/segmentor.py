@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.clip_segmentor import ClipSegmentor
 from zss_d2.modeling.losses import build_criterion
+from zss_d2.modeling.trace import Trace
 from zss_d2.modeling.two_tower.adapter import build_text_adapter
 
 
@@ -22,7 +23,7 @@ class DecoderSegmentor(ClipSegmentor):
     ``MODEL.CLIP.FEATURE_LAYERS``, and class embeddings (B, K, C). It returns a list of mask logits
     (B, K, h, w): of its last layer, or with ``every_layer`` of all, the last one last. Its
     ``attention_map`` takes the same two and returns the cross-attention of its last layer, averaged
-    over heads, (B, K, h, w).
+    over heads, (B, K, h, w); its ``trace`` returns the `Stage`s from what enters it on.
     """
 
     relies_on = ("MODEL.LOSS.NAME",)
@@ -87,6 +88,15 @@ class DecoderSegmentor(ClipSegmentor):
         """Normalised images (B, 3, H, W) -> cross-attention of the last layer (B, K, h, w)."""
         features, text = self.encode(self._pad(list(images)), class_names)
         return self.decoder.attention_map(features.layers, self.descriptor(text, features.cls))
+
+    @torch.no_grad()
+    def trace(self, images: Tensor, class_names: Sequence[str]) -> Trace:
+        """Tokens and class embeddings of normalised images (B, 3, H, W) along the decoder."""
+        padded = self._pad(list(images))
+        features, text = self.encode(padded, class_names)
+        classes = self.descriptor(text, features.cls)
+        stages = self.decoder.trace(features.layers, classes)
+        return Trace(text, stages, tuple(padded.shape[2:]))
 
     def _decode(
         self, images: Tensor, class_names: Sequence[str], every_layer: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from zss_d2.modeling.methods.clip_zss.criterion import (
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED, resize_labels
 from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
+from zss_d2.modeling.trace import Trace, dense_stage
 
 _LEARNER = "learner."
 _TABLE = "classifier.embeddings"
@@ -85,6 +87,13 @@ class CLIPZSS(ZeroShotSegmentor):
 
     def class_logits(self, images: Tensor, class_names: Any) -> Tensor:
         return self._text_logits(self.student(images), self.classifier(class_names))
+
+    @torch.no_grad()
+    def trace(self, images: Tensor, class_names: Any) -> Trace:
+        """The student's features of normalised images (B, 3, H, W) and the classes."""
+        padded, text = self._pad(list(images)), self.classifier(class_names)
+        stage = dense_stage("student's features", self.student(padded), text)
+        return Trace(text, [stage], tuple(padded.shape[2:]))
 
     def activate(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=1)

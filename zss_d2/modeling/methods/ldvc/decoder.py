@@ -12,6 +12,7 @@ from zss_d2.modeling.attention import CrossAttention
 from zss_d2.modeling.methods.ldvc.mask_head import build_mask_head
 from zss_d2.modeling.methods.ldvc.route_attention import RouteAttention
 from zss_d2.modeling.methods.ldvc.settings import DecoderSettings
+from zss_d2.modeling.trace import Stage
 
 
 class Residual(nn.Module):
@@ -91,6 +92,22 @@ class LocalConsensusDecoder(nn.Module):
             if every_layer and index + 1 < len(self.layers):
                 logits.append(self._logits(visual, classes))
         return [*logits, self._logits(visual, classes)]
+
+    def trace(self, dense: Sequence[Tensor], classes: Tensor) -> list[Stage]:
+        """Stages of `DecoderSegmentor`: what enters, then every layer as the mask head sees it.
+
+        That is, after the decoder's last norm, which belongs to the mask head. Without layers, the
+        second stage is that norm alone.
+        """
+        visual = self._tokens(dense)
+        stages = [Stage("before the decoder", visual.permute(0, 3, 1, 2), classes, classes)]
+        anchors = self.mask_head.as_tokens_see(classes)
+        for number, layer in enumerate(self.layers, start=1):
+            visual = layer(visual, classes)
+            stages.append(Stage(f"layer {number}", self.norm(visual).permute(0, 3, 1, 2), anchors))
+        if not self.layers:
+            stages.append(Stage("norm", self.norm(visual).permute(0, 3, 1, 2), anchors))
+        return stages
 
     def attention_map(self, dense: Sequence[Tensor], classes: Tensor) -> Tensor:
         """Attention of every token over the classes in the last layer (B, K, h, w).

@@ -28,6 +28,10 @@ class CosineHead(nn.Module):
         cosine = dot_products(F.normalize(classes, dim=-1), F.normalize(visual, dim=-1))
         return cosine * torch.exp(-self.log_temperature) + self.bias
 
+    def as_tokens_see(self, classes: Tensor) -> Tensor:
+        """What the tokens are compared with (B, K, C): the classes (B, K, C) themselves."""
+        return classes
+
 
 class AttentionHead(nn.Module):
     """Attention scores before the softmax, averaged over heads, from projections of its own.
@@ -44,6 +48,10 @@ class AttentionHead(nn.Module):
     def forward(self, visual: Tensor, classes: Tensor) -> Tensor:
         """Tokens (B, N, C) and classes (B, K, C) -> logits (B, K, N)."""
         return self.attention.scores(visual, self.norm(classes)).transpose(1, 2)
+
+    def as_tokens_see(self, classes: Tensor) -> Tensor:
+        """What the tokens are compared with (B, K, C), see `AttentionScores.as_queries_see`."""
+        return self.attention.as_queries_see(self.norm(classes))
 
 
 def build_mask_head(dim: int, settings: DecoderSettings) -> nn.Module:

@@ -16,6 +16,7 @@ from zss_d2.clip.wording import PromptSettings, Vocabulary, class_tokens
 from zss_d2.errors import ZssError
 from zss_d2.modeling.clip_segmentor import ClipSegmentor
 from zss_d2.modeling.precision import in_single_precision
+from zss_d2.modeling.trace import Trace, dense_stage
 
 
 @META_ARCH_REGISTRY.register()
@@ -65,6 +66,23 @@ class MaskCLIP(ClipSegmentor):
         if isinstance(class_names, Vocabulary) and name in class_names.synonyms:
             return (name,)
         return self.words.get(name, (name,))
+
+    @torch.no_grad()
+    def trace(self, images: Tensor, class_names: Sequence[str]) -> Trace:
+        """Dense tokens of normalised images (B, 3, H, W) and the classes: there is no decoder.
+
+        Raises:
+            ZssError: classes have several words, so there is no one embedding of each.
+        """
+        if self.words:
+            raise ZssError(
+                "MODEL.MASKCLIP.WORDS gives classes several embeddings, and one of each is needed "
+                "here; add --opts MODEL.MASKCLIP.WORDS '[]'"
+            )
+        padded = self._pad(list(images))
+        features, text = self.encode(padded, class_names)
+        stage = dense_stage("CLIP's tokens", features.dense, text)
+        return Trace(text, [stage], tuple(padded.shape[2:]))
 
     def activate(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=1)

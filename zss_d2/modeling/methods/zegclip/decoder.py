@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
 from zss_d2.modeling.attention import CrossAttention
+from zss_d2.modeling.trace import Stage
 
 
 class TextQueryLayer(nn.Module):
@@ -86,6 +87,23 @@ class TextQueryDecoder(nn.Module):
         last = self.layers[-1]
         logits.append(last.attention.scores(last.query_norm(classes), tokens))
         return [x.unflatten(2, grid) for x in logits]
+
+    def trace(self, dense: Sequence[Tensor], classes: Tensor) -> list[Stage]:
+        """Stages of `DecoderSegmentor`: what enters, then every layer.
+
+        At a layer, ``classes`` are its own queries as the tokens see them: what the scores of the
+        layer, and at the last one the masks, compare the tokens with. ``queries`` are what the
+        layer makes of them, except at the last one, whose update nothing reads or trains.
+        """
+        tokens, grid = _tokens(dense)
+        shown = tokens.transpose(1, 2).unflatten(2, grid)
+        stages = [Stage("before the decoder", shown, classes, classes)]
+        for number, layer in enumerate(self.layers, start=1):
+            seen = layer.attention.as_memory_sees(layer.query_norm(classes))
+            last = number == len(self.layers)
+            classes = classes if last else layer(classes, tokens)
+            stages.append(Stage(f"layer {number}", shown, seen, None if last else classes))
+        return stages
 
     def attention_map(self, dense: Sequence[Tensor], classes: Tensor) -> Tensor:
         """Attention of every class over the tokens in the last layer (B, K, h, w)."""
