@@ -1,0 +1,56 @@
+"""The docs hold together: links lead somewhere, and the charts are those of their tables."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for place in (ROOT, ROOT / "docs", ROOT / "datasets", ROOT / "detectron2_lite")
+    for page in (place.rglob("*.md") if place.name == "docs" else place.glob("*.md"))
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page can be linked by."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.M)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files_and_headings(name):
+    page = ROOT / name
+    lost = []
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
+    assert not lost
+
+
+def test_the_chart_of_the_mini_world_has_the_numbers_of_its_table():
+    drawing = runpy.run_path(str(ROOT / "docs/draw_figures.py"))
+    (axis,) = drawing["draw_mini_methods"]().axes
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert {"MaskCLIP", "CLIP-ZSS"} < set(names)
+    rows = drawing["table_of"](ROOT / "docs/mini.md", "method", "mIoU-S", "mIoU-U", "hIoU")
+    drawn = np.array([point.get_offsets()[0] for point in axis.collections])
+    wanted = [[float(row[m]), i] for i, row in enumerate(rows) for m in drawing["COLOURS"]]
+    np.testing.assert_allclose(drawn, wanted)
+    for row in rows:
+        seen, unseen, mean = (float(row[metric]) for metric in ("mIoU-S", "mIoU-U", "hIoU"))
+        # The mean of the runs' harmonic means is not quite the harmonic mean of the means.
+        assert mean == pytest.approx(2 * seen * unseen / (seen + unseen), abs=0.6)
