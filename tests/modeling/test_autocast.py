@@ -133,9 +133,9 @@ def test_pseudo_regions_do_not_depend_on_the_precision(make_cfg, by):
         tokens = tokens / 4 + 1
         model.learner.teacher.forward = lambda images: ImageFeatures(tokens[:, :, 0, 0], tokens)
         found = []
-        learning = model.learner.pixel_learning
-        original = learning.fused_labels
-        learning.fused_labels = lambda *a: found.append(original(*a)) or found[-1]
+        learner = model.learner
+        original = learner._label
+        learner._label = lambda *a: found.append(original(*a)) or found[-1]
         model.train()(batch((64, 64), (64, 64)))
         return found[0].labels
 

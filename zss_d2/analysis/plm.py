@@ -21,10 +21,9 @@ from zss_d2.drawing.colours import colourise, distinct_colours
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import region_settings
 from zss_d2.modeling.methods.clip_zss.plm.fusion import clusters_per_scale
-from zss_d2.modeling.methods.clip_zss.plm.loss import pseudo_regions
+from zss_d2.modeling.methods.clip_zss.plm.kmeans import Clusters
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import (
     UNLABELLED,
-    fuse_labels,
     resize_labels,
 )
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
@@ -129,23 +128,30 @@ def _examine_image(
     def enlarge(labels: Tensor) -> np.ndarray:
         return resize_labels(labels.view(1, *dense.shape[2:]), size)[0].cpu().numpy()
 
-    regions = pseudo_regions(dense, region_settings(settings))
     targets = torch.from_numpy(np.where(known == ignore, UNLABELLED, known))[None].to(dense.device)
     inside = torch.ones_like(targets, dtype=torch.bool)
-    least = settings.MIN_UNLABELED_FRACTION
-    fused = fuse_labels(targets, regions, inside, len(classes), size, least)
+    how = region_settings(settings)
+    fused = how.label(dense, targets, inside, len(classes), size)
     labels = fused.labels[0].cpu().numpy()
     tokens = torch.nn.functional.normalize(dense, dim=1)
-    clusters = clusters_per_scale(tokens, settings.WINDOWS, settings.ITERATIONS)
+    clusters = clusters_per_scale(
+        tokens, how.windows, how.iterations, how.taking_part(targets == UNLABELLED, dense)
+    )
     pseudo = np.where(labels >= len(classes), labels - len(classes), UNLABELLED)
     return Panels(
         image.permute(1, 2, 0).cpu().numpy().astype(np.uint8),
         truth,
-        [enlarge(c.assignment) for c in clusters],
-        enlarge(regions),
+        [enlarge(_in_regions(c)) for c in clusters],
+        enlarge(fused.regions),
         labels,
         purity(pseudo, truth, ignore),
     )
+
+
+def _in_regions(clusters: Clusters) -> Tensor:
+    """The assignment, `UNLABELLED` for tokens that take no part."""
+    found = clusters.assignment
+    return found.where(found < clusters.counts.shape[1], UNLABELLED)
 
 
 def draw(panels: Sequence[Panels], cfg: CfgNode) -> Figure:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock, with_residual
 from zss_d2.clip.frozen import FrozenCopy, remembered
+from zss_d2.clip.region_cls import region_cls_tokens
 from zss_d2.errors import ZssError
 from zss_d2.utils.weights import is_traced, stamp_of
 
@@ -28,6 +29,7 @@ class ImageFeatures(NamedTuple):
     cls: Tensor  # (B, C), of the last layer
     dense: Tensor  # (B, C, h, w), of the last layer
     layers: tuple[Tensor, ...] = ()  # dense tokens (B, C, h, w) of each of the feature layers
+    entered: tuple[Tensor, ...] = ()  # (B, 1 + h * w, width) into each of the last blocks, if kept
 
 
 def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:
@@ -147,6 +149,8 @@ class ImageEncoder(nn.Module):
                 f"blocks; name some of 0..{layers - 1}, or of -{layers}..-1 from the end"
             )
         self.feature_layers = tuple(layer % layers for layer in feature_layers)
+        # How many of the last blocks `region_cls` is to have the tokens of.
+        self.kept_blocks = 0
         self._seen_blocks = dense_tokens.seen_blocks(layers)
         self.prompts: VisualPrompts | None = None
         if prompt_length > 0:
@@ -181,10 +185,13 @@ class ImageEncoder(nn.Module):
             visual = self._frozen.of(self.visual, images.device)
             tokens, grid = self._embed(images, visual)
             patches, of_layer, entered = slice(-grid[0] * grid[1], None), {}, {}
+            first_kept, kept = len(visual.transformer.resblocks) - self.kept_blocks, []
             for index, block in enumerate(visual.transformer.resblocks):
                 if self.prompts is not None:
                     tokens = self.prompts(tokens, index)
                 before, tokens = tokens, self._block(block, tokens)  # (B, 1 + P + N, C)
+                if index >= first_kept:
+                    kept.append(before)
                 if index in self.feature_layers:
                     of_layer[index] = tokens[:, patches]
                 if index in self._seen_blocks:
@@ -197,7 +204,34 @@ class ImageEncoder(nn.Module):
                 dense if layer == index else _to_grid(self._to_joint(of_layer[layer], visual), grid)
                 for layer in self.feature_layers
             )
-        return ImageFeatures(joint[:, 0], dense, layers)
+        return ImageFeatures(joint[:, 0], dense, layers, tuple(kept))
+
+    @torch.no_grad()
+    def cls(self, images: Tensor) -> Tensor:
+        """The CLS tokens (B, C) of `forward` alone, of a tower without prompts.
+
+        The last block computes no other token.
+        """
+        visual = self._frozen.of(self.visual, images.device)
+        tokens, _ = self._embed(images, visual)
+        *blocks, last = visual.transformer.resblocks
+        for block in blocks:
+            tokens = apply_block(block, tokens)
+        everything = tokens.new_ones(len(tokens), 1, tokens.shape[1] - 1, dtype=torch.bool)
+        cls = region_cls_tokens([last], [tokens], everything)
+        return self._to_joint(cls, visual)[:, 0]
+
+    @torch.no_grad()
+    def region_cls(self, entered: Sequence[Tensor], masks: Tensor) -> Tensor:
+        """CLS tokens (B, R, C) of regions in joint space, see `region_cls_tokens`.
+
+        Args:
+            entered: of `ImageFeatures`, with ``kept_blocks``; of a tower without prompts.
+            masks: (B, R, h * w) bool, patches of every region.
+        """
+        visual = self._frozen.of(self.visual, masks.device)
+        blocks = list(visual.transformer.resblocks)[-len(entered) :]
+        return self._to_joint(region_cls_tokens(blocks, entered, masks), visual)
 
     def _block(self, block: nn.Module, tokens: Tensor) -> Tensor:
         if self.checkpoint_blocks and tokens.requires_grad:

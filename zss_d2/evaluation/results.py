@@ -175,6 +175,8 @@ def protocol_of(cfg: CfgNode) -> dict[str, Any]:
     return {
         "setting": cfg.ZERO_SHOT.SETTING,
         **_self_training(cfg),
+        # Only where it was used: such scores are upper bounds.
+        **({"leaky_oracle": list(oracle)} if (oracle := cfg.ZERO_SHOT.LEAKY_ORACLE) else {}),
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,
         "antialias": cfg.INPUT.ANTIALIAS,
@@ -223,9 +225,11 @@ def _tokens_and_names(cfg: CfgNode) -> dict[str, Any]:
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
     """One line for the switches that are numbers, such as a heading needs."""
     slide, below = protocol["slide"], protocol.get("background_below", 0)
+    oracle = protocol.get("leaky_oracle")
     sizes = f"{protocol['min_size']}..{protocol['max_size']} px"
     leaky = protocol.get("self_training", {}).get("leaky", False)
     parts = [
+        *([f"LEAKY ORACLE {' and '.join(oracle)}"] if oracle else []),
         f"{protocol['setting']} ({LEAK_IN_WORDS})" if leaky else protocol["setting"],
         f"short edge {sizes}" if protocol["min_size"] else "original size",
         f"windows {slide['crop']}/{slide['stride']} px" if slide else "whole image",

@@ -62,13 +62,18 @@ class CrossAttention(AttentionScores):
         self.dropout = dropout
         self.v, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """The update of the queries (B, N, C)."""
+    def forward(self, queries: Tensor, memory: Tensor, present: Tensor | None = None) -> Tensor:
+        """The update of the queries (B, N, C).
+
+        Args:
+            present: (B, M) bool, which rows of the memory there are, at least one; None: all.
+        """
         attended = F.scaled_dot_product_attention(
             *(
                 split_heads(x, self.num_heads)
                 for x in (self.q(queries), self.k(memory), self.v(memory))
             ),
+            attn_mask=None if present is None else present[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.out(attended.transpose(1, 2).flatten(2))

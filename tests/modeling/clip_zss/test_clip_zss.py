@@ -112,7 +112,7 @@ def test_padding_gets_no_pseudo_labels(make_cfg):
     targets = torch.full((1, *wide.shape[2:]), -1)
     dense = model.learner.teacher(wide).dense
     inside = (wide != 0).any(dim=1)
-    fused = model.learner.pixel_learning.fused_labels(dense, targets, inside, 15, (8, 32))
+    fused = model.learner.regions.label(dense, targets, inside, 15, (8, 32))
     assert (fused.labels[..., 64:] == -1).all()
     assert (fused.labels[..., :64] >= 15).all()
 

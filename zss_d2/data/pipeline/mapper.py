@@ -41,6 +41,7 @@ class ZeroShotMapper:
         image_format: str = "RGB",
         hide_unseen_labels: bool = True,
         unseen_location: bool = False,
+        leaky_oracle: bool = False,
         custom: Sequence[str] = (),
     ):
         """
@@ -50,6 +51,8 @@ class ZeroShotMapper:
             image_format: of `zss_d2.data.files.images.read_image`.
             hide_unseen_labels: turn pixels of unseen classes into the ignore label.
             unseen_location: but say where they were, which is a leak of the ground truth.
+            leaky_oracle: in training also return all labels as ``leaky_oracle_sem_seg``, for upper
+                bounds that look at what is hidden.
             custom: descriptions of custom datasets, see `zss_d2.data.spec.custom`.
         """
         self.is_train = is_train
@@ -57,6 +60,7 @@ class ZeroShotMapper:
         self.image_format = image_format
         self.hide_unseen_labels = hide_unseen_labels
         self.unseen_location = unseen_location
+        self.leaky_oracle = leaky_oracle
         self.custom = tuple(custom)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -73,6 +77,7 @@ class ZeroShotMapper:
             "hide_unseen_labels": cfg.ZERO_SHOT.SETTING != "supervised",
             "unseen_location": cfg.ZERO_SHOT.SETTING == "transductive"
             and cfg.ZERO_SHOT.SELF_TRAINING.PIXELS == "unseen_location",
+            "leaky_oracle": bool(cfg.ZERO_SHOT.LEAKY_ORACLE),
             "custom": cfg.DATASETS.CUSTOM,
         }
 
@@ -104,6 +109,9 @@ class ZeroShotMapper:
             if self.unseen_location:
                 hidden = transforms.apply_segmentation((sem_seg != truth).astype(np.uint8))
                 output["unseen_location"] = torch.from_numpy(hidden.astype(bool))
+            if self.leaky_oracle:
+                truth = transforms.apply_segmentation(truth)
+                output["leaky_oracle_sem_seg"] = torch.from_numpy(truth.astype(np.int64))
         else:
             output["vocabulary"] = tuple(metadata.stuff_classes)
         return output

@@ -10,10 +10,10 @@ from zss_d2.modeling.methods.clip_zss.criterion import PixelLosses
 from zss_d2.modeling.methods.clip_zss.plm.loss import (
     ABSENT,
     PLM,
-    RegionSettings,
     prototype_logits,
 )
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
+from zss_d2.modeling.methods.clip_zss.plm.regions import RegionSettings
 from zss_d2.modeling.methods.clip_zss.plm.synthesizer import Synthesizer
 
 DIM, SEEN, ALPHA, BETA = 8, 3, 5.0, 7.0
@@ -23,7 +23,6 @@ REGIONS = RegionSettings((2, 4), 4, 0.8, min_tokens=1, min_unlabeled_fraction=0.
 def learning(prototypes: str, detach: bool = False) -> PLM:
     synthesizer = Synthesizer(DIM, 1, 2, 16) if prototypes == "synthesizer" else None
     return PLM(
-        REGIONS,
         prototypes=prototypes,
         synthesizer=synthesizer,
         alpha=ALPHA,
@@ -52,8 +51,16 @@ def inputs(batch: int) -> dict[str, torch.Tensor | ImageFeatures]:
     }
 
 
+def outputs(module: PLM, given: dict):
+    """Of the module, with F as the criterion makes it."""
+    given = dict(given)
+    targets, inside = given.pop("targets"), given.pop("inside")
+    size = given["features"].shape[2:]
+    return module(fused=REGIONS.label(given["teacher"].dense, targets, inside, SEEN, size), **given)
+
+
 def test_pseudo_regions_follow_the_texture_and_leave_the_label():
-    labels = learning("student")(**inputs(2)).labels
+    labels = outputs(learning("student"), inputs(2)).labels
     assert (labels[:, :, :8] == 1).all()
     for image in labels:
         (upper,), (lower,) = image[:8, 8:].unique(), image[8:, 8:].unique()
@@ -63,7 +70,7 @@ def test_pseudo_regions_follow_the_texture_and_leave_the_label():
 @pytest.mark.parametrize("prototypes", ["student", "teacher"])
 def test_logits_equal_the_slow_reference(prototypes):
     given = inputs(2)
-    got = learning(prototypes)(**given)
+    got = outputs(learning(prototypes), given)
     source = given["features"]
     if prototypes == "teacher":
         source = F.interpolate(given["teacher"].dense, (4, 4), mode="bilinear")
@@ -87,19 +94,20 @@ def test_logits_equal_the_slow_reference(prototypes):
 def test_images_of_a_batch_do_not_compete_with_each_other(prototypes):
     given, module = inputs(3), learning(prototypes)
     given["targets"][0] = 2  # an image without any open pixel
-    whole = module(**given)
+    whole = outputs(module, given)
     assert (whole.logits[0, SEEN:] == ABSENT).all()
     for image in range(3):
         mine = slice(image, image + 1)
-        alone = module(
-            **{
+        alone = outputs(
+            module,
+            {
                 name: ImageFeatures(value.cls[mine], value.dense[mine])
                 if name == "teacher"
                 else value
                 if name == "text"
                 else value[mine]
                 for name, value in given.items()
-            }
+            },
         )
         number = alone.logits.shape[1]
         torch.testing.assert_close(whole.logits[mine, :number], alone.logits)
@@ -123,7 +131,7 @@ def test_an_absent_prototype_has_no_probability_and_a_finite_loss():
 @pytest.mark.parametrize("detach", [False, True])
 def test_gradient_through_pseudo_prototypes_is_a_choice(detach):
     given, module = inputs(1), learning("synthesizer", detach)
-    pixel = module(**given)
+    pixel = outputs(module, given)
     pixel.logits[:, SEEN:].sum().backward()
     reached = [p.grad is not None for p in module.synthesizer.parameters()]
     assert all(reached) != detach
@@ -134,7 +142,7 @@ def test_gradient_through_pseudo_prototypes_is_a_choice(detach):
 def test_seen_prototypes_learn_from_text_alone_when_nothing_is_open():
     given, module = inputs(1), learning("synthesizer")
     given["targets"][:] = 0
-    pixel = module(**given)
+    pixel = outputs(module, given)
     assert pixel.logits.shape[1] == SEEN
     pixel.loss_bce.backward()
     assert all(p.grad is not None for p in module.synthesizer.parameters())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -16,14 +17,22 @@ from zss_d2.modeling.attention import check_heads
 from zss_d2.modeling.clip_segmentor import prompt_settings
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
-from zss_d2.modeling.methods.clip_zss.criterion import DistillationCriterion, PixelLosses
+from zss_d2.modeling.methods.clip_zss.criterion import (
+    DistillationCriterion,
+    LocalLearning,
+    PixelLosses,
+)
 from zss_d2.modeling.methods.clip_zss.glm import GLM
-from zss_d2.modeling.methods.clip_zss.plm.loss import PLM, RegionSettings
+from zss_d2.modeling.methods.clip_zss.local.teaching import LocalSettings, RegionTeacher
+from zss_d2.modeling.methods.clip_zss.plm.loss import PLM
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
+from zss_d2.modeling.methods.clip_zss.plm.regions import RegionSettings
 from zss_d2.modeling.methods.clip_zss.plm.synthesizer import Synthesizer
 from zss_d2.modeling.methods.clip_zss.students import build_student
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
+
+logger = logging.getLogger(__name__)
 
 STATISTICS = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
@@ -53,7 +62,6 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
         "alpha": settings.ALPHA,
         "cosine": settings.COSINE,
         "learner": _criterion(cfg, base_kwargs, dim, towers) if towers else None,
-        "loss_stride": settings.LOSS_STRIDE,
     }
 
 
@@ -85,19 +93,44 @@ def _classifier(
 def _criterion(
     cfg: CfgNode, base_kwargs: dict[str, Any], dim: int, towers: ClipTowers
 ) -> DistillationCriterion:
-    settings = cfg.MODEL.CLIP_ZSS
+    settings, oracle = cfg.MODEL.CLIP_ZSS, cfg.ZERO_SHOT.LEAKY_ORACLE
     global_on, pixel_on = settings.GLOBAL_WEIGHT > 0, settings.PSEUDO_WEIGHT > 0
+    local_on = settings.LOCAL_WEIGHT > 0 or _has_local_memory(settings)
+    if oracle:
+        logger.warning(
+            "ZERO_SHOT.LEAKY_ORACLE %s: a training looks at hidden labels of unseen classes; its "
+            "scores are upper bounds, not results",
+            list(oracle),
+        )
+    teacher = _teacher(settings, base_kwargs, towers) if global_on or pixel_on or local_on else None
     return DistillationCriterion(
-        teacher=_teacher(settings, base_kwargs, towers) if global_on or pixel_on else None,
+        teacher=teacher,
         pixel_losses=_pixel_losses(cfg),
+        regions=region_settings(settings) if pixel_on or local_on else None,
         global_learning=GLM(dim, settings.BANK_SIZE, settings.GLOBAL_TEMPERATURE)
         if global_on
         else None,
-        pixel_learning=_plm(settings, dim) if pixel_on else None,
+        pixel_learning=_plm(settings, dim, oracle) if pixel_on else None,
+        local_learning=_local_learning(settings, teacher) if local_on else None,
         global_weight=settings.GLOBAL_WEIGHT,
         pseudo_weight=settings.PSEUDO_WEIGHT,
         bce_weight=settings.BCE_WEIGHT,
+        loss_stride=settings.LOSS_STRIDE,
+        oracle=oracle,
     )
+
+
+def _local_learning(settings: CfgNode, teacher: Teacher) -> LocalLearning:
+    local = settings.LOCAL
+    how = LocalSettings(
+        cls=local.CLS,
+        fill=local.FILL,
+        tight=local.TIGHT,
+        size=local.SIZE,
+        max_regions=local.MAX_REGIONS,
+        blocks=local.BLOCKS,
+    )
+    return LocalLearning(RegionTeacher(teacher, how), settings.LOCAL_WEIGHT, local.TEMPERATURE)
 
 
 def _teacher(settings: CfgNode, base_kwargs: dict[str, Any], towers: ClipTowers) -> Teacher:
@@ -132,18 +165,23 @@ def _has_synthesizer(settings: CfgNode) -> bool:
     return settings.PSEUDO_WEIGHT > 0 and settings.PROTOTYPES == "synthesizer"
 
 
-def _plm(settings: CfgNode, dim: int) -> PLM:
+def _has_local_memory(settings: CfgNode) -> bool:
+    return _has_synthesizer(settings) and settings.SYNTHESIZER.MEMORY == "global_local"
+
+
+def _plm(settings: CfgNode, dim: int, oracle: Collection[str]) -> PLM:
     parts = settings.SYNTHESIZER
     synthesizer = None
-    if _has_synthesizer(settings):
+    if _has_synthesizer(settings) and "embeddings" not in oracle:
         synthesizer = Synthesizer(dim, parts.NUM_LAYERS, parts.NUM_HEADS, parts.FFN_DIM)
     return PLM(
-        region_settings(settings),
-        prototypes=settings.PROTOTYPES,
+        prototypes="oracle" if "embeddings" in oracle else settings.PROTOTYPES,
         synthesizer=synthesizer,
         alpha=settings.ALPHA,
         beta=settings.BETA,
         detach=settings.DETACH_PROTOTYPES,
+        bce=settings.BCE_WEIGHT > 0,
+        local_memory=_has_local_memory(settings),
     )
 
 
@@ -155,4 +193,5 @@ def region_settings(settings: CfgNode) -> RegionSettings:
         threshold=settings.FUSION_THRESHOLD,
         min_tokens=settings.MIN_TOKENS,
         min_unlabeled_fraction=settings.MIN_UNLABELED_FRACTION,
+        unannotated_only=settings.REGIONS == "unannotated",
     )

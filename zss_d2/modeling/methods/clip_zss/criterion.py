@@ -1,16 +1,31 @@
-"""Everything that only training needs: the teacher, GLM, PLM and the sum of the losses."""
+"""Everything that only training needs: the teacher, GLM, PLM, local learning, the sum of losses."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from zss_d2.clip import ImageFeatures
 from zss_d2.modeling.losses import NELLoss, SoftmaxLoss
 from zss_d2.modeling.methods.clip_zss.glm import GLM
+from zss_d2.modeling.methods.clip_zss.local.teaching import (
+    RegionTeacher,
+    RegionTokens,
+    at_ids,
+    local_info_nce,
+)
 from zss_d2.modeling.methods.clip_zss.plm.loss import PLM
-from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import resize_labels
+from zss_d2.modeling.methods.clip_zss.plm.oracle import named_by_truth, split_hidden
+from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import (
+    FusedLabels,
+    fuse_labels,
+    resize_labels,
+)
+from zss_d2.modeling.methods.clip_zss.plm.regions import RegionSettings
+from zss_d2.modeling.methods.clip_zss.plm.synthesizer import mask_centroids
 from zss_d2.modeling.methods.clip_zss.teacher import Teacher
 
 
@@ -44,11 +59,21 @@ class DistillationInputs(NamedTuple):
     logits: Tensor  # of the seen classes, (B, K, h, w)
     text: Tensor  # their embeddings, (K, C)
     teacher: ImageFeatures | None
-    inside: Tensor  # (B, H, W) bool, False in the padding
+    images: Tensor
+    networks: Callable[[], AbstractContextManager[Any]]  # the precision that they were made in
+    unseen_text: Tensor | None = None  # (U, C), for a leaky oracle alone
+
+
+class LocalLearning(NamedTuple):
+    """What makes CLS tokens of regions, and the weight of their loss."""
+
+    teacher: RegionTeacher
+    weight: float
+    temperature: float
 
 
 class DistillationCriterion(nn.Module):
-    """L = L_global + NEL(x, F) + CE(x, F) + BCE(P_seen, T_seen).
+    """CLIP-ZSS: L = L_global + NEL(x, F) + CE(x, F) + BCE(P_seen, T_seen); C2S: L_local, not BCE.
 
     Checkpoints and ``SOLVER.LR_FACTORS`` know what it trains as ``learner.pixel_learning``.
     """
@@ -58,52 +83,108 @@ class DistillationCriterion(nn.Module):
         *,
         teacher: Teacher | None,
         pixel_losses: PixelLosses,
+        regions: RegionSettings | None = None,
         global_learning: GLM | None = None,
         pixel_learning: PLM | None = None,
+        local_learning: LocalLearning | None = None,
         global_weight: float = 1.0,
         pseudo_weight: float = 1.0,
         bce_weight: float = 1.0,
+        loss_stride: int = 1,
+        oracle: Collection[str] = (),
     ):
         """
         Args:
-            teacher: None if neither GLM nor PLM is on.
+            teacher: None if nothing of it is on.
             pixel_losses: NEL and CE.
+            regions: how pseudo regions are found, for PLM and local learning.
             global_learning: None: off.
             pixel_learning: None: only ground truth.
+            local_learning: CLS tokens of regions; None: off.
             pseudo_weight: share of the pixel losses on F, the rest is on ground truth alone.
+            loss_stride: step of the pixels that the pixel losses look at, px.
+            oracle: of "regions" and "embeddings", what hidden labels stand in for.
         """
         super().__init__()
         self.teacher = teacher
         self.pixel_losses = pixel_losses
+        self.regions = regions
         self.global_learning = global_learning
         self.pixel_learning = pixel_learning
+        self.local_learning = local_learning
         self.global_weight = global_weight
         self.pseudo_weight = pseudo_weight if pixel_learning is not None else 0.0
         self.bce_weight = bce_weight
+        self.loss_stride = loss_stride
+        self.oracle = frozenset(oracle)
 
     def forward(self, x: DistillationInputs, targets: Tensor) -> dict[str, Tensor]:
         """
         Args:
             x: outputs of the networks.
-            targets: (B, H', W'), seen ids or `UNLABELLED`; its size is that of the pixel losses.
+            targets: (B, H, W), seen ids or `UNLABELLED`; hidden codes too if there is an oracle.
 
         Returns:
-            ``loss_ce``, ``loss_nel``, ``loss_global`` and ``loss_bce``, those that are on.
+            ``loss_ce``, ``loss_nel``, ``loss_global``, ``loss_local`` and ``loss_bce``, those that
+            are on.
         """
+        size = [side // self.loss_stride for side in targets.shape[1:]]
+        all_targets, targets = targets, resize_labels(targets, size)
+        hidden = None
+        if self.oracle:
+            all_targets, _ = split_hidden(all_targets)
+            targets, hidden = split_hidden(targets)
         share, losses = self.pseudo_weight, {}
         if share < 1:
             losses = _scaled(self.pixel_losses(x.logits, targets), 1 - share)
+        fused, local = None, None
+        if self.regions is not None:
+            # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
+            inside = (x.images != 0).any(dim=1)
+            fused = self._label(x, targets, resize_labels(inside, size).bool(), hidden)
+            if self.local_learning is not None:
+                number = len(x.text) + fused.num_pseudo
+                local = self.local_learning.teacher.tokens(
+                    *(self.teacher, x.teacher, x.images, fused, all_targets, inside, number),
+                    x.networks,
+                )
         if share > 0:
-            inside = resize_labels(x.inside, targets.shape[1:]).bool()
-            pixel = self.pixel_learning(x.teacher, x.features, x.logits, x.text, targets, inside)
+            pixel = self.pixel_learning(
+                *(x.teacher, x.features, x.logits, x.text, fused),
+                local=local,
+                unseen_text=x.unseen_text,
+            )
             on_fused = _scaled(self.pixel_losses(pixel.logits, pixel.labels), share)
             losses = {name: value + losses.get(name, 0) for name, value in on_fused.items()}
             if pixel.loss_bce is not None:
                 losses["loss_bce"] = self.bce_weight * pixel.loss_bce
+        if local is not None and self.local_learning.weight > 0:
+            losses["loss_local"] = self._local_loss(x, fused, local)
         if self.global_learning is not None:
             loss = self.global_learning(x.teacher.cls, x.features)
             losses["loss_global"] = self.global_weight * loss
         return losses
+
+    def _label(
+        self, x: DistillationInputs, targets: Tensor, inside: Tensor, hidden: Tensor | None
+    ) -> FusedLabels:
+        """F, with hidden labels in the place of regions or of their names if there is an oracle."""
+        num_seen, size = len(x.text), x.features.shape[2:]
+        if "regions" in self.oracle:
+            fused = fuse_labels(targets, hidden, inside, num_seen, size)
+        else:
+            fused = self.regions.label(x.teacher.dense, targets, inside, num_seen, size)
+        if "embeddings" in self.oracle:
+            fused = named_by_truth(fused, hidden, num_seen, len(x.unseen_text))
+        return fused
+
+    def _local_loss(self, x: DistillationInputs, fused: FusedLabels, local: RegionTokens) -> Tensor:
+        number = len(x.text) + fused.num_pseudo
+        means, _ = mask_centroids(x.features, fused.coarse, number)
+        loss = local_info_nce(
+            at_ids(means, local.ids), local.cls, local.present, self.local_learning.temperature
+        )
+        return self.local_learning.weight * loss
 
 
 def _scaled(losses: dict[str, Tensor], weight: float) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from zss_d2.modeling.methods.clip_zss.criterion import (
     DistillationCriterion,
     DistillationInputs,
 )
-from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED, resize_labels
+from zss_d2.modeling.methods.clip_zss.plm.oracle import ORACLE_LABELS, hidden_code
+from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
 from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
+from zss_d2.modeling.precision import network_precision
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 from zss_d2.modeling.trace import Trace, dense_stage
 
@@ -44,7 +47,6 @@ class CLIPZSS(ZeroShotSegmentor):
         alpha: float,
         cosine: bool,
         learner: DistillationCriterion | None = None,
-        loss_stride: int = 1,
         **base_kwargs: Any,
     ):
         """
@@ -54,7 +56,6 @@ class CLIPZSS(ZeroShotSegmentor):
             alpha: scale of the text logits.
             cosine: bring features to unit norm before they are compared with text.
             learner: the losses of a training; None: a model for inference.
-            loss_stride: step of the pixels that the losses look at, px.
             base_kwargs: arguments of `ZeroShotSegmentor`.
         """
         super().__init__(**base_kwargs)
@@ -63,7 +64,6 @@ class CLIPZSS(ZeroShotSegmentor):
         self.alpha = alpha
         self.cosine = cosine
         self.learner = learner
-        self.loss_stride = loss_stride
         if learner is None:
             self.register_load_state_dict_pre_hook(_drop_learner)
 
@@ -107,23 +107,46 @@ class CLIPZSS(ZeroShotSegmentor):
         if self.learner is None:
             raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
         features, text = self.student(images), self.classifier(self.loss_classes)
+        unseen = self.hidden_classes if "embeddings" in self.learner.oracle else ()
         return DistillationInputs(
             features=features,
             logits=self._text_logits(features, text),
             text=text,
             teacher=None if self.learner.teacher is None else self.learner.teacher(images),
-            # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
-            inside=(images != 0).any(dim=1),
+            images=images,
+            networks=partial(network_precision, *self._current_precision()),
+            unseen_text=self.classifier(unseen) if unseen else None,
         )
+
+    def _current_precision(self) -> tuple[torch.device, torch.dtype | None, bool | None]:
+        """Device, autocast and TF32 here, for networks that are called again in `losses`."""
+        kind = self.device.type
+        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return self.device, half, self.precision.tf32
 
     def training_logits(self, outputs: DistillationInputs) -> Tensor:
         return outputs.logits
 
     def losses(self, outputs: DistillationInputs, targets: Tensor) -> dict[str, Tensor]:
         """See `DistillationCriterion`."""
-        targets = targets.where(targets != self.ignore_label, UNLABELLED)
-        size = [side // self.loss_stride for side in targets.shape[1:]]
-        return self.learner(outputs, resize_labels(targets, size))
+        return self.learner(outputs, targets.where(targets != self.ignore_label, UNLABELLED))
+
+    @property
+    def hidden_classes(self) -> tuple[str, ...]:
+        """Those without labels in training, which a leaky oracle looks at."""
+        return tuple(name for name in self.classes if name not in self.labelled_classes)
+
+    def _targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Tensor:
+        """With the labels of unseen classes as hidden codes if there is a leaky oracle."""
+        targets = super()._targets(batched_inputs)
+        if self.learner is None or not self.learner.oracle:
+            return targets
+        table = torch.full((max(len(self.classes), self.ignore_label + 1),), self.ignore_label)
+        for number, name in enumerate(self.hidden_classes):
+            table[self.classes.index(name)] = hidden_code(number)
+        masks = [table[item[ORACLE_LABELS].cpu()] for item in batched_inputs]
+        hidden = self.padded_masks(masks, self.ignore_label)
+        return targets.where(targets != self.ignore_label, hidden)
 
     def _text_logits(self, features: Tensor, text: Tensor) -> Tensor:
         """alpha cos(R, T), or alpha R . T: (B, C, h, w) and (K, C) -> (B, K, h, w)."""

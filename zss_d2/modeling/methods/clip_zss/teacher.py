@@ -69,6 +69,12 @@ class Teacher(nn.Module):
         )
         self.register_buffer("scale", old_std / std, persistent=False)
         self.register_buffer("shift", (old_mean - mean) / std, persistent=False)
+        self.register_buffer("black", -mean / std, persistent=False)
+        self.register_buffer("white", (255 - mean) / std, persistent=False)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The student's normalised images (B, 3, H, W) as the tower expects them."""
+        return images * self.scale + self.shift
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> ImageFeatures:
@@ -78,7 +84,7 @@ class Teacher(nn.Module):
             size = [self.size, self.size]
         else:
             size = [s + -s % p for s, p in zip(images.shape[2:], patch, strict=True)]
-        images = images * self.scale + self.shift
+        images = self.normalised(images)
         if list(images.shape[2:]) != size:
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         return self.tower.module(images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,12 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.clip import ImageFeatures
-from zss_d2.modeling.methods.clip_zss.plm.fusion import multi_scale_regions
-from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import (
-    FusedLabels,
-    fuse_labels,
-    usable_regions,
-)
+from zss_d2.modeling.methods.clip_zss.local.teaching import RegionTokens
+from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import FusedLabels
 from zss_d2.modeling.methods.clip_zss.plm.synthesizer import (
     Synthesizer,
     mask_centroids,
@@ -28,28 +23,12 @@ from zss_d2.modeling.methods.clip_zss.similarity import cosine_map
 ABSENT = -1e4
 
 
-class RegionSettings(NamedTuple):
-    """How pseudo regions are found; see `defaults.yaml`."""
-
-    windows: Sequence[int]
-    iterations: int
-    threshold: float
-    min_tokens: int
-    min_unlabeled_fraction: float
-
-
-def pseudo_regions(dense: Tensor, settings: RegionSettings) -> Tensor:
-    """Region ids (B, h, w) of CLIP's dense tokens (B, C, h, w); `UNLABELLED` where unusable."""
-    regions = multi_scale_regions(dense, settings.windows, settings.iterations, settings.threshold)
-    return usable_regions(regions, settings.min_tokens)
-
-
 class PixelTargets(NamedTuple):
     """What the pixel losses are taken on."""
 
     logits: Tensor  # x, (B, K + P, h, w)
     labels: Tensor  # F, (B, H, W)
-    loss_bce: Tensor | None  # of the seen prototypes; None without synthesizer
+    loss_bce: Tensor | None  # of the seen prototypes; None without one
 
 
 class PLM(nn.Module):
@@ -60,29 +39,34 @@ class PLM(nn.Module):
 
     def __init__(
         self,
-        regions: RegionSettings,
         *,
         prototypes: str,
         synthesizer: Synthesizer | None,
         alpha: float,
         beta: float,
         detach: bool,
+        bce: bool = True,
+        local_memory: bool = False,
     ):
         """
         Args:
-            prototypes: "synthesizer", "student" or "teacher", see ``defaults.yaml``.
+            prototypes: "synthesizer", "student", "teacher", see ``defaults.yaml``, or "oracle",
+                which are text embeddings of unseen classes.
             synthesizer: for ``prototypes="synthesizer"``.
             alpha: scale of the similarity of seen prototypes to text in their BCE.
             beta: scale of the logits of pseudo prototypes.
             detach: no gradient through pseudo prototypes.
+            bce: whether seen prototypes have a loss.
+            local_memory: the synthesizer sees the regions' CLS tokens too.
         """
         super().__init__()
-        self.regions = regions
         self.prototypes = prototypes
         self.synthesizer = synthesizer
         self.alpha = alpha
         self.beta = beta
         self.detach = detach
+        self.bce = bce
+        self.local_memory = local_memory
 
     def forward(
         self,
@@ -90,8 +74,10 @@ class PLM(nn.Module):
         features: Tensor,
         seen_logits: Tensor,
         text: Tensor,
-        targets: Tensor,
-        inside: Tensor,
+        fused: FusedLabels,
+        *,
+        local: RegionTokens | None = None,
+        unseen_text: Tensor | None = None,
     ) -> PixelTargets:
         """
         Args:
@@ -99,11 +85,11 @@ class PLM(nn.Module):
             features: R, (B, C, h, w).
             seen_logits: (B, K, h, w).
             text: T_seen, (K, C).
-            targets: (B, H, W), seen ids or `UNLABELLED`.
-            inside: (B, H, W), False in the padding.
+            fused: F.
+            local: C_l, for ``local_memory``.
+            unseen_text: (P, C), for ``prototypes="oracle"``.
         """
         num_seen = len(text)
-        fused = self.fused_labels(teacher.dense, targets, inside, num_seen, features.shape[2:])
         centroids, present = mask_centroids(
             self._prototype_source(teacher.dense, features),
             fused.coarse,
@@ -111,24 +97,19 @@ class PLM(nn.Module):
         )
         loss = None
         if self.synthesizer is not None:
-            centroids = self.synthesizer(centroids, teacher.cls)
-            loss = prototype_loss(centroids[:, :num_seen], text, present[:, :num_seen], self.alpha)
+            memory = (local.cls, local.present) if self.local_memory else ()
+            centroids = self.synthesizer(centroids, teacher.cls, *memory)
+            if self.bce:
+                seen = centroids[:, :num_seen], text, present[:, :num_seen]
+                loss = prototype_loss(*seen, self.alpha)
         pseudo = centroids[:, num_seen:]
+        if self.prototypes == "oracle":
+            pseudo = unseen_text.expand(len(features), -1, -1)
         pseudo_logits = prototype_logits(
             features, pseudo.detach() if self.detach else pseudo, present[:, num_seen:], self.beta
         )
         logits = torch.cat([seen_logits, pseudo_logits.to(seen_logits)], dim=1)
         return PixelTargets(logits, fused.labels, loss)
-
-    @torch.no_grad()
-    def fused_labels(
-        self, dense: Tensor, targets: Tensor, inside: Tensor, num_seen: int, size: Sequence[int]
-    ) -> FusedLabels:
-        """F from CLIP's dense tokens; arguments as of `forward`, ``size`` of the features."""
-        regions = pseudo_regions(dense, self.regions)
-        return fuse_labels(
-            targets, regions, inside, num_seen, size, self.regions.min_unlabeled_fraction
-        )
 
     def _prototype_source(self, dense: Tensor, features: Tensor) -> Tensor:
         if self.prototypes != "teacher":

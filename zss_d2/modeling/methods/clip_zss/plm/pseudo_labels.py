@@ -8,11 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from zss_d2.modeling.methods.clip_zss.plm.fusion import Regions
+from zss_d2.modeling.methods.clip_zss.plm.fusion import UNLABELLED, Regions
 from zss_d2.modeling.methods.clip_zss.plm.kmeans import count
-
-# Not the benchmark's ignore label, which may be as small as the number of classes and regions.
-UNLABELLED = -1
 
 
 class FusedLabels(NamedTuple):
@@ -24,13 +21,30 @@ class FusedLabels(NamedTuple):
     labels: Tensor  # (B, H, W)
     coarse: Tensor  # (B, h, w): the same at the size of the student's features
     num_pseudo: int  # most regions of one image
+    regions: Tensor  # (B, h', w'), as they were found
+    names: Tensor  # (B, N), id of F of every region + 1, `UNLABELLED` for one that gives no labels
+
+    def at(self, targets: Tensor, inside: Tensor, size: Sequence[int]) -> Tensor:
+        """F at another size, with the same ids.
+
+        Args:
+            targets, inside: of `fuse_labels`, (B, H, W).
+            size: of the result.
+
+        Returns:
+            (B, *size).
+        """
+        targets, regions = resize_labels(targets, size), resize_labels(self.regions, size)
+        free = (targets == UNLABELLED) & resize_labels(inside, size).bool()
+        return _named(regions.where(free, UNLABELLED), targets, self.names)
 
 
 def usable_regions(regions: Regions, min_tokens: int) -> Tensor:
     """Labels (B, h, w) of the regions, `UNLABELLED` where one has fewer than ``min_tokens``."""
     usable = regions.sizes >= min_tokens  # (B, M)
     flat = regions.labels.flatten(1)
-    return flat.where(usable.gather(1, flat), UNLABELLED).view_as(regions.labels)
+    usable = usable.gather(1, flat.clamp(min=0))
+    return flat.where(usable, UNLABELLED).view_as(regions.labels)
 
 
 def fuse_labels(
@@ -52,7 +66,7 @@ def fuse_labels(
         min_unlabeled_fraction: least share of a region's pixels without label; below it, the region
             is a labelled object and what is left of it, such as its border, stays unlabelled.
     """
-    regions = resize_labels(regions, targets.shape[1:])
+    found, regions = regions, resize_labels(regions, targets.shape[1:])
     number = int(regions.max()) + 2  # column 0 is that of UNLABELLED
     pseudo = regions.where((targets == UNLABELLED) & inside, UNLABELLED)
     coarse = resize_labels(pseudo, size)
@@ -63,15 +77,19 @@ def fuse_labels(
     present[:, 0] = False
     names = (present.cumsum(dim=1) - 1 + num_seen).where(present, UNLABELLED)
 
-    def fuse(ids: Tensor, ground_truth: Tensor) -> Tensor:
-        named = names.gather(1, ids.flatten(1) + 1).view_as(ids)
-        return named.where(named != UNLABELLED, ground_truth)
-
     return FusedLabels(
-        fuse(pseudo, targets),
-        fuse(coarse, resize_labels(targets, size)),
+        _named(pseudo, targets, names),
+        _named(coarse, resize_labels(targets, size), names),
         int(present.sum(dim=1).max()),
+        found,
+        names,
     )
+
+
+def _named(ids: Tensor, targets: Tensor, names: Tensor) -> Tensor:
+    """The name of each region id (B, H, W), or the target where there is none."""
+    named = names.gather(1, ids.flatten(1) + 1).view_as(ids)
+    return named.where(named != UNLABELLED, targets)
 
 
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:

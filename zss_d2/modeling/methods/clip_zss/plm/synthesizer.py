@@ -39,13 +39,13 @@ class SynthesizerLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(), nn.Linear(ffn_dim, dim))
         self.ffn_norm = nn.LayerNorm(dim)
 
-    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        queries = self.attention_norm(queries + self.attention(queries, memory))
+    def forward(self, queries: Tensor, memory: Tensor, present: Tensor | None = None) -> Tensor:
+        queries = self.attention_norm(queries + self.attention(queries, memory, present))
         return self.ffn_norm(queries + self.ffn(queries))
 
 
 class Synthesizer(nn.Module):
-    """Transformer decoder: mask centroids are the queries, CLIP's CLS token is key and value.
+    """Transformer decoder: mask centroids are the queries, CLIP's CLS tokens are keys and values.
 
     The queries do not attend to each other (unknown for the paper), so neither the number nor the
     order of masks matters and absent ones need no mask.
@@ -57,11 +57,29 @@ class Synthesizer(nn.Module):
             SynthesizerLayer(dim, num_heads, ffn_dim) for _ in range(num_layers)
         )
 
-    def forward(self, centroids: Tensor, cls: Tensor) -> Tensor:
-        """Centroids (B, L, C), CLS tokens (B, C) -> prototypes (B, L, C)."""
-        memory = cls[:, None].to(centroids)
+    def forward(
+        self,
+        centroids: Tensor,
+        cls: Tensor,
+        local: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            centroids: (B, L, C).
+            cls: CLS tokens of the images, (B, C).
+            local: those of their regions, (B, R, C), keys and values beside the first (C2S).
+            present: (B, R) bool, regions that there are.
+
+        Returns:
+            Prototypes (B, L, C).
+        """
+        memory, mask = cls[:, None].to(centroids), None
+        if local is not None:
+            memory = torch.cat([memory, local.to(centroids)], dim=1)
+            mask = F.pad(present, (1, 0), value=True)
         for layer in self.layers:
-            centroids = layer(centroids, memory)
+            centroids = layer(centroids, memory, mask)
         return centroids
 
 
