@@ -14,6 +14,7 @@ TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WEB := $(VENV)/.web
+SITE := $(VENV)/.docs
 LOG := $(VENV)/setup.log
 # Runs a command silently; its output is shown only if it fails.
 logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up failed, see $(LOG)"; exit 1; }; }
@@ -21,7 +22,7 @@ logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up faile
 UPSTREAM ?= git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
 BOUNDS := $(if $(LOWEST),--constraint $(VENV)/lowest.txt)
 
-.PHONY: help setup demo web test test-web test-upstream lint format bench clean
+.PHONY: help setup demo web docs test test-web test-upstream lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +80,15 @@ web: $(WEB) ## a page that labels images with words, by the models that were tra
 	@test -e output/demo/ldvc_mini/seed0/model_final.pth || \
 	  echo "== Without LDVC, which make demo trains"
 	$(BIN)/zss web
+
+$(SITE): $(READY)
+	@echo "== Installing what the docs need (log: $(LOG))"
+	@$(call logged,$(BIN)/pip install --editable '.[docs]')
+	@touch $(SITE)
+
+docs: $(SITE) ## the docs as a site, output/site/index.html; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "== output/site/index.html"
 
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal

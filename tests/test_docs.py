@@ -41,6 +41,13 @@ def test_links_lead_to_files_and_headings(name):
     assert not lost
 
 
+def test_the_site_has_every_page():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = {ROOT / "docs" / name for name in re.findall(r": ([\w/]+\.md)$", text, re.M)}
+    missing = [page for page in (ROOT / "docs").rglob("*.md") if page not in listed]
+    assert not missing
+
+
 def test_the_chart_of_the_mini_world_has_the_numbers_of_its_table():
     drawing = runpy.run_path(str(ROOT / "docs/draw_figures.py"))
     (axis,) = drawing["draw_mini_methods"]().axes
