@@ -38,6 +38,7 @@ QUICK = {
     "--dataset": "zss_voc_val",
     "--biases": "0",
     "--size": "64",
+    "--rounds": "1",
 }
 
 

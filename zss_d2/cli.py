@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "plm": ("analysis.commands.plm", "pseudo labels of CLIP-ZSS and what they are made of"),
     "bias": ("analysis.commands.bias", "seen and unseen mIoU against the seen bias"),
+    "speed": ("analysis.commands.speed", "images per second against the score, in one chart"),
     "complexity": ("analysis.commands.complexity", "parameters and multiply-adds of a config"),
     "toy-voc": ("data.synthetic.toy_voc", "draw a few images in the layout of VOC 2012"),
     "toy-custom": ("data.synthetic.toy_custom", "draw a small custom dataset with its yaml"),

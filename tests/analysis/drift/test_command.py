@@ -10,9 +10,7 @@ from matplotlib.image import imread
 from tests.modeling.clip_zss.test_clip_zss import TINY
 from tests.modeling.test_maskclip import OVERRIDES as MASKCLIP
 from zss_d2.analysis.commands.drift import main
-from zss_d2.analysis.replicates import replicates
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
-from zss_d2.errors import ZssError
 
 METHODS = {
     "zegclip": ("MODEL.META_ARCHITECTURE", "ZegCLIP", "MODEL.ZEGCLIP.NUM_LAYERS", 2),
@@ -87,21 +85,6 @@ def test_seeds_are_one_line_with_an_interval(save_run, tmp_path, capsys):
     assert mean["value"] == pytest.approx(sum(values) / 2)
     assert mean["half"] == pytest.approx(12.706 * abs(values[0] - values[1]) / 2, rel=1e-3)
     assert " ± " in capsys.readouterr().out
-
-
-def test_groups_of_runs(make_cfg, tmp_path):
-    folders = [tmp_path / x for x in ("b/x/seed0", "b/x/seed1", "b/y/seed0", "b/y/seed1")]
-    configs = [
-        make_cfg("SEED", seed, "MODEL.LDVC.FFN_DIM", width) for width in (64, 32) for seed in (0, 1)
-    ]
-    assert replicates(folders, configs) == {"x": [0, 1], "y": [2, 3]}
-    everything = replicates(folders, configs, ["MODEL.LDVC.FFN_DIM"])
-    assert list(everything.values()) == [[0, 1, 2, 3]]
-    # One folder of all runs tells no groups apart.
-    flat = [tmp_path / f"c/{i}" for i in range(4)]
-    assert replicates(flat, configs) == {"LDVC (1)": [0, 1], "LDVC (2)": [2, 3]}
-    with pytest.raises(ZssError, match="--over MODEL.WIDTH is no config key"):
-        replicates(folders, configs, ["MODEL.WIDTH"])
 
 
 def test_an_empty_test_set_is_refused(save_run, tmp_path, capsys, monkeypatch):

@@ -11,7 +11,7 @@ from zss_d2.analysis.drift.measure import Drift, measure_run
 from zss_d2.analysis.drift.picture import draw
 from zss_d2.analysis.drift.table import content, tables
 from zss_d2.analysis.names import short_names
-from zss_d2.analysis.replicates import replicates
+from zss_d2.analysis.over_runs.replicates import replicates
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.drawing.figures import encode
 from zss_d2.utils.writing import write_atomic

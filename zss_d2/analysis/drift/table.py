@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from zss_d2.analysis.drift.measures import QUERIES, TOKENS
-from zss_d2.analysis.statistics import Mean, mean_over_runs
+from zss_d2.analysis.over_runs.statistics import Mean, mean_over_runs
 from zss_d2.utils.text import markdown_text
 
 # Columns of the two tables, each once for seen and once for unseen classes.

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from zss_d2.analysis.statistics import correlation, mean_over_runs
+from zss_d2.analysis.over_runs.statistics import correlation, mean_over_runs
 
 
 def test_the_interval_of_a_mean():
