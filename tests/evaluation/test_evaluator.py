@@ -22,6 +22,8 @@ from zss_d2.evaluation.counts import counts_file, read_counts
 from zss_d2.evaluation.evaluator import format_table
 from zss_d2.evaluation.metrics import confusion_matrix, summarise
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, read_prediction
+from zss_d2.evaluation.shape.counts import shape_counts
+from zss_d2.evaluation.shape.metrics import summarise_shape
 from zss_d2.modeling.inference import LabelsOnly
 from zss_d2.modeling.inference.argmax import LabelsNow
 
@@ -87,6 +89,35 @@ def test_order_and_batching_do_not_matter_and_reset_forgets(dataset):
     for record, output in reversed(list(zip(dataset, outputs, strict=True))):
         evaluator.process([record], [output])
     assert evaluator.evaluate()["sem_seg"] == pytest.approx(first, nan_ok=True)
+
+
+def test_shapes_are_measured_beside_the_same_metrics(dataset, monkeypatch):
+    outputs = predictions(dataset)
+    results = []
+    for on, most in ((False, 1), (True, 1), (True, 3)):
+        monkeypatch.setattr(evaluator_module, "_most_pending", lambda _, most=most: most)
+        evaluator = ZeroShotSemSegEvaluator(NAME, fragmentation=on)
+        for _ in range(2):  # reset forgets
+            evaluator.reset()
+            evaluator.process(dataset[:3], outputs[:3])
+            evaluator.process(dataset[3:], outputs[3:])
+        results.append(evaluator.evaluate()["sem_seg"])
+    plain, first, second = results
+    assert first == pytest.approx(second, nan_ok=True, abs=0)
+    assert list(first)[: len(plain)] == list(plain)
+    assert {key: first[key] for key in plain} == pytest.approx(plain, nan_ok=True, abs=0)
+
+    total = 0
+    for record, output in zip(dataset, outputs, strict=True):
+        truth = read_mask(Path(record["sem_seg_file_name"])).copy()
+        truth[truth == IGNORE] = len(CLASSES)
+        labels = output["sem_seg"].argmax(dim=0).numpy().astype(np.uint8)
+        total += shape_counts(truth, labels, len(CLASSES))
+    wanted = summarise_shape(total, len(dataset), CLASSES, CLASSES[3:])
+    assert wanted == pytest.approx(
+        {key: value for key, value in first.items() if key not in plain}, nan_ok=True, abs=0
+    )
+    assert "| unseen " in format_table(first, CLASSES[3:])
 
 
 def test_misfits_name_the_file(dataset):
@@ -249,7 +280,7 @@ def evaluate_share(records: list[dict], path: str) -> None:
     """A process of a distributed evaluation: its share of the images, by InferenceSampler."""
     if NAME not in DatasetCatalog.list():
         register(records)
-    evaluator = ZeroShotSemSegEvaluator(NAME, output_dir=path, per_image=True)
+    evaluator = ZeroShotSemSegEvaluator(NAME, output_dir=path, per_image=True, fragmentation=True)
     for index in InferenceSampler(len(records)):
         height, width = np.asarray(Image.open(records[index]["sem_seg_file_name"])).shape
         scores = torch.rand(

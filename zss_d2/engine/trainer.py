@@ -274,6 +274,7 @@ class ZeroShotTrainer(DefaultTrainer):
             protocol=describe_protocol(protocol_of(cfg)),
             per_image=cfg.TEST.PER_IMAGE,
             predictions=cfg.TEST.PREDICTIONS,
+            fragmentation=cfg.TEST.FRAGMENTATION,
         )
 
     @classmethod

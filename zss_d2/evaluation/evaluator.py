@@ -39,6 +39,8 @@ from zss_d2.evaluation.metrics import (
 )
 from zss_d2.evaluation.predictions import prediction_file, raw_ids, write_prediction
 from zss_d2.evaluation.results import check_dataset_name
+from zss_d2.evaluation.shape.counter import ShapeCounter
+from zss_d2.evaluation.shape.metrics import shape_rows, summarise_shape
 from zss_d2.modeling.inference import NanScoresError
 from zss_d2.modeling.inference.argmax import LabelsNow, labels_now
 from zss_d2.utils.cores import cpu_cores
@@ -53,6 +55,8 @@ READERS = 8
 # Confusion matrices of single images that wait on a GPU: at most so many, and so many numbers.
 _PENDING = 64
 _PENDING_NUMBERS = 1 << 24
+# Pixels of predictions on their way from a GPU, at most.
+_PENDING_PX = 1 << 26
 
 
 class _Counted(NamedTuple):
@@ -87,6 +91,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         protocol: str = "",
         per_image: bool = False,
         predictions: str = "none",
+        fragmentation: bool = False,
     ):
         """
         Args:
@@ -97,6 +102,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             protocol: how images are tested, for the heading of the logged table.
             per_image: keep the (sparse) confusion matrix of every image, for intervals.
             predictions: what to write of them: "none", "png" or "json", as TEST.PREDICTIONS.
+            fragmentation: measure the shape of regions too (`zss_d2.evaluation.shape.metrics`).
 
         Raises:
             ZssError: the data set holds no image, has a name that results.json cannot hold, or what
@@ -115,6 +121,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         self._contiguous_id_to_dataset_id = dict(enumerate(self._raw_ids.tolist()))
         self._protocol = protocol
         self._per_image = per_image
+        self._fragmentation = fragmentation
         self._write_predictions = predictions if output_dir else "none"
         if per_image or self._write_predictions == "png":
             _check_keys(dataset_name)
@@ -126,6 +133,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         self._done: list[str] = []
         self._images: list[ImageEntry] = []
         self._pending: list[_Counted] = []
+        self._shapes = ShapeCounter(self._num_classes, self._ignore_label)
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping]) -> None:
         """Add images to the counts.
@@ -179,7 +187,9 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             truth_file = self.input_file_to_gt_file[item["file_name"]]
             raise ZssError(f"{truth_file}: {error}; {self._encoding.remedy}") from error
         self._pending.append(_Counted(image_key(item), item["file_name"], counts, best.is_nan))
-        if len(self._pending) >= _most_pending(counts):
+        if self._fragmentation:
+            self._shapes.add(best.labels, columns)
+        if len(self._pending) >= _most_pending(counts) or self._shapes.sent_px > _PENDING_PX:
             self._settle()
 
     def _settle(self) -> None:
@@ -196,6 +206,7 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             self._conf_matrix[:-1, :-1] += of_image
             if self._per_image:
                 self._images.append(sparse(image.key, of_image))
+        self._shapes.settle()
 
     def _keep_prediction(self, item: Mapping[str, Any], labels: np.ndarray) -> None:
         if self._write_predictions == "png":
@@ -212,11 +223,12 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             ZssError: not every image was evaluated exactly once, or none has a labelled pixel.
         """
         self._settle()
-        mine = self._conf_matrix[:-1, :-1], self._done, self._images, self._predictions
+        shapes = self._shapes.total()
+        mine = self._conf_matrix[:-1, :-1], self._done, self._images, self._predictions, shapes
         shares = comm.gather(mine) if self._distributed else [mine]
         if self._distributed and not comm.is_main_process():
             return None
-        matrices, done, images, predictions = zip(*shares, strict=True)
+        matrices, done, images, predictions, shapes = zip(*shares, strict=True)
         self._check_complete(Counter(chain.from_iterable(done)))
         confusion = np.sum(matrices, axis=0)
         if not confusion.any():
@@ -224,6 +236,11 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         if self._output_dir:
             self._write(confusion, chain.from_iterable(images), chain.from_iterable(predictions))
         metrics = summarise(confusion, self._class_names, self._unseen_names, self._thing_names)
+        if self._fragmentation:
+            names = self._class_names, self._unseen_names
+            metrics |= summarise_shape(
+                np.sum(shapes, axis=0), len(self.input_file_to_gt_file), *names
+            )
         heading = " | ".join(filter(None, (self._dataset_name, self._protocol)))
         logger.info("%s\n%s", heading, format_table(metrics, self._unseen_names))
         return OrderedDict(sem_seg=metrics)
@@ -283,4 +300,5 @@ def format_table(metrics: Mapping[str, float], unseen_names: Sequence[str]) -> s
     ]
     # The first column is text, also where a class is called 007.
     table = tabulate(rows, headers=("class", "", "IoU"), tablefmt="github", disable_numparse=[0])
-    return "\n\n".join(filter(None, (summary, absent_as_zero_note(metrics), table)))
+    shape = tabulate(shape_rows(metrics), headers="firstrow", tablefmt="github")
+    return "\n\n".join(filter(None, (summary, absent_as_zero_note(metrics), shape, table)))

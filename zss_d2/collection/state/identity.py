@@ -29,6 +29,7 @@ _FREE_KEYS = {
     *("MODEL.DEVICE", "MODEL.COMPILE", "MODEL.TF32", "MODEL.CHECKPOINT_BLOCKS", *FILE_KEYS),
     *("TEST.PREDICTIONS", "TEST.PER_IMAGE", "TEST.EVAL_PERIOD", "TEST.EXPECTED_RESULTS"),
     *("TEST.BATCH", "TEST.CUDA_GRAPHS", "TEST.MAX_SCORES_MIB", "TEST.SHOW_IMAGES"),
+    "TEST.FRAGMENTATION",
 }
 # Of options: the batch changes results by rounding only, class scores are kept beside them.
 _FREE_OPTIONS = ("batch", "class_scores")

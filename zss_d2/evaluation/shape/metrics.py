@@ -1,0 +1,95 @@
+"""From the counts of a test set to metrics of the shape of regions, for groups of classes.
+
+As with IoU, counts are added over images first, then divided class by class, then averaged over the
+classes of a group that the ground truth has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from zss_d2.evaluation.metrics import mean_over_present
+from zss_d2.evaluation.shape.counts import COLUMNS
+
+# Metric: (numerator, denominator, factor). Of the first two 1 is ideal, the others are in percent.
+RATIOS = {
+    "fragments": ("fragments", "regions", 1),
+    "pieces": ("pieces", "regions", 1),
+    "consistency": ("majority_px", "region_px", 100),
+    "right-majority": ("right_majority_px", "region_px", 100),
+    "stray-px": ("stray_px", "predicted_px", 100),
+    "mBIoU": ("boundary_both", "boundary_either", 100),
+}
+# A number per image, of all classes of a group together.
+STRAYS = "strays"
+METRICS = ("fragments", "pieces", "consistency", "right-majority", STRAYS, "stray-px", "mBIoU")
+
+
+def class_ratios(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """`RATIOS` of every class (K,) from counts (K, columns); NaN where the truth lacks the class.
+
+    `stray-px` is also NaN for a class that is never predicted.
+    """
+    column = {name: counts[:, index].astype(float) for index, name in enumerate(COLUMNS)}
+    present = column["regions"] > 0
+    ratios = {}
+    for name, (above, below, factor) in RATIOS.items():
+        values = np.full(len(counts), np.nan)
+        np.divide(
+            factor * column[above], column[below], out=values, where=present & (column[below] > 0)
+        )
+        ratios[name] = values
+    return ratios
+
+
+def summarise_shape(
+    counts: np.ndarray, num_images: int, class_names: Sequence[str], unseen_names: Sequence[str]
+) -> dict[str, float]:
+    """`METRICS` of all classes, and with the suffixes -S and -U of the seen and the unseen ones.
+
+    Args:
+        counts: (K, columns), those of `shape_counts` added over the test set.
+        num_images: that they are of.
+
+    Returns:
+        NaN for what no class of a group has.
+    """
+    everything = list(range(len(class_names)))
+    unseen = [i for i in everything if class_names[i] in unseen_names]
+    groups = {"": everything, "-S": [i for i in everything if i not in unseen], "-U": unseen}
+    ratios = class_ratios(counts)
+    strays = counts[:, COLUMNS.index("strays")]
+    metrics = {
+        f"{name}{group}": mean_over_present(values, ids)
+        for name, values in ratios.items()
+        for group, ids in groups.items()
+    }
+    for group, ids in groups.items():
+        metrics[f"{STRAYS}{group}"] = strays[ids].sum() / num_images if ids else float("nan")
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def shape_rows(metrics: Mapping[str, float | None]) -> list[list[str]]:
+    """A table of `METRICS`: headers, then a row each for all, the seen and the unseen classes.
+
+    Empty where none of them was measured. A dash stands for what is undefined.
+    """
+    if not is_measured(metrics):
+        return []
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None or math.isnan(value) else f"{value:.2f}"
+
+    groups = {"all": "", "seen": "-S", "unseen": "-U"}
+    return [["classes", *METRICS]] + [
+        [group, *(cell(metrics[f"{name}{suffix}"]) for name in METRICS)]
+        for group, suffix in groups.items()
+    ]
+
+
+def is_measured(metrics: Mapping[str, float | None]) -> bool:
+    """Whether results of a test set hold `METRICS`; those of earlier versions do not."""
+    return all(f"{name}{group}" in metrics for name in METRICS for group in ("", "-S", "-U"))
