@@ -16,7 +16,11 @@ from zss_d2.errors import ZssError
 
 KEY = "ZERO_SHOT.SELF_TRAINING."
 SETTING = ("ZERO_SHOT.SETTING", "transductive")
-SOURCES = {"online": ()}
+SOURCES = {
+    "online": (KEY + "QUANTILE", 0.3),
+    "ema": (KEY + "SOURCE", "ema", KEY + "EMA_MOMENTUM", 0.5),
+    "frozen": (KEY + "SOURCE", "frozen", KEY + "ROUNDS", 2),
+}
 
 
 @pytest.fixture

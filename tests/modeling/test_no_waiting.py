@@ -30,11 +30,21 @@ def meta_without_autocast(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *d: d != ("meta",) and is_enabled(*d))
 
 
+KEY = "ZERO_SHOT.SELF_TRAINING."
+SETTINGS = {
+    "inductive": (),
+    "online": ("ZERO_SHOT.SETTING", "transductive", KEY + "QUANTILE", 0.2),
+    "ema": ("ZERO_SHOT.SETTING", "transductive", KEY + "SOURCE", "ema", KEY + "AGREEMENT", (1, 2)),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("method", TRAINED)
-def test_a_training_step_works_without_values(make_cfg, meta_without_autocast, method):
+def test_a_training_step_works_without_values(make_cfg, meta_without_autocast, method, setting):
     """The pseudo labels of CLIP-ZSS are left out: how many there are gives tensors their sizes."""
     without = ("MODEL.CLIP_ZSS.PSEUDO_WEIGHT", 0.0) if method == "CLIPZSS" else ()
-    model, items = build_model(make_cfg(*METHODS[method], *without)), batch((64, 64), (64, 80))
+    cfg = make_cfg(*METHODS[method], *without, *SETTINGS[setting])
+    model, items = build_model(cfg), batch((64, 64), (64, 80))
     model.train()(items)  # remembers the embeddings of the class names
     with collect_measures() as measured:
         losses = model.to("meta")(items)

@@ -81,13 +81,25 @@ def _add_data_config(cfg: CN) -> None:
     # unseen_location: those whose ground truth is an unseen class, as in ZegCLIP's released code.
     # That is a leak: where unseen classes are is what a test asks.
     cfg.ZERO_SHOT.SELF_TRAINING.PIXELS = "unlabelled"
-    # Whose scores. online: those of the same forward pass.
+    # Whose scores. online: those of the same forward pass. ema: of the moving average of the
+    # weights since START. frozen: of the weights at START, and again every ROUNDS iterations. The
+    # latter two are without dropout, as in tests, and take a forward pass more.
     cfg.ZERO_SHOT.SELF_TRAINING.SOURCE = "online"
+    # m of the moving average m w' + (1 - m) w.
+    cfg.ZERO_SHOT.SELF_TRAINING.EMA_MOMENTUM = 0.999
+    # 0: never again.
+    cfg.ZERO_SHOT.SELF_TRAINING.ROUNDS = 0
     # Classes that a pseudo label may be of: "unseen", or "all", where a pixel for which a seen
     # class scores best gets that one.
     cfg.ZERO_SHOT.SELF_TRAINING.CANDIDATES = "unseen"
     # A pseudo label must have this score (0..1, as in tests), or there is none.
     cfg.ZERO_SHOT.SELF_TRAINING.THRESHOLD = 0.0
+    # Of every class, this share of its pseudo labels, those of the lowest scores, is left out; by
+    # the scores of the last steps (about 100) on all processes. 0: none.
+    cfg.ZERO_SHOT.SELF_TRAINING.QUANTILE = 0.0
+    # Scales at which an image, plain and mirrored, must get one and the same pseudo label; each is
+    # two more forward passes. STRICT's are 1, 1.5, 1.75. Empty: off.
+    cfg.ZERO_SHOT.SELF_TRAINING.AGREEMENT = ()
     # Share w of the losses that is taken on labels and pseudo labels together; the rest is taken on
     # labels alone: w L(both) + (1 - w) L(labels).
     cfg.ZERO_SHOT.SELF_TRAINING.WEIGHT = 1.0

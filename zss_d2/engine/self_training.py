@@ -33,6 +33,11 @@ def require_possible(cfg: CfgNode, model: nn.Module) -> None:
             f"{cfg.SOLVER.MAX_ITER}: there would be no pseudo labels; lower START, or set "
             "ZERO_SHOT.SETTING inductive"
         )
+    if cfg.MODEL.COMPILE and settings.SOURCE in ("ema", "frozen"):
+        raise ZssError(
+            f"MODEL.COMPILE is {cfg.MODEL.COMPILE!r} and ZERO_SHOT.SELF_TRAINING.SOURCE "
+            f"{settings.SOURCE!r}, whose weights a compiled model cannot be given; turn it off"
+        )
     if settings.START == 0 and not cfg.MODEL.WEIGHTS:
         raise ZssError(
             "ZERO_SHOT.SELF_TRAINING.START is 0 and MODEL.WEIGHTS empty: pseudo labels would be "
@@ -62,14 +67,14 @@ class SelfTrainingSteps(HookBase):
         self.period = period
 
     def before_step(self) -> None:
-        before, self.part.iteration = self.part.active, self.trainer.iter
-        start = self.part.settings.start
+        before, start = self.part.active, self.part.settings.start
+        self.part.begin(self.model, self.trainer.iter)
         if self.trainer.iter == start or (self.part.active and not before):
             names = self.model.train_classes[len(self.model.labelled_classes) :]
             logger.info(
-                "Self-training since iteration %d: pseudo labels at pixels %r, of %s names, those "
-                "of %d unseen classes among them",
-                *(start, self.part.settings.pixels, self.part.settings.candidates, len(names)),
+                "Self-training since iteration %d: %r pixels get pseudo labels by %r scores; the "
+                "names of %d unseen classes are in the losses",
+                *(start, self.part.settings.pixels, self.part.settings.source, len(names)),
             )
 
     def after_step(self) -> None:

@@ -175,8 +175,13 @@ class ZeroShotSegmentor(Identified):
 
         `train_classes`, but before self-training those with labels alone, which come first.
         """
-        begun = self.self_training is None or self.self_training.active
-        return self.train_classes if begun else self.labelled_classes
+        hidden = self.self_training is not None and not self.self_training.active
+        return self.labelled_classes if hidden else self.train_classes
+
+    @property
+    def _has_pseudo_labels(self) -> bool:
+        """Whether pixels without a label get one in this step."""
+        return self.self_training is not None and self.self_training.active
 
     @property
     def device(self) -> torch.device:
@@ -218,11 +223,12 @@ class ZeroShotSegmentor(Identified):
             targets = self._targets(batched_inputs)
             with self.precision.networks(self.device, training=True):
                 outputs = self.training_outputs(images)
+                views = self.self_training.views(self, images) if self._has_pseudo_labels else ()
             with single_precision(self.device):
                 outputs = to_single(outputs)
-                if self.self_training is None or not self.self_training.active:
+                if not self._has_pseudo_labels:
                     return self.losses(outputs, targets)
-                return self.self_training.losses(self, batched_inputs, outputs, targets)
+                return self.self_training.losses(self, batched_inputs, outputs, views, targets)
         return [{"sem_seg": scores} for scores in self._segment(batched_inputs)]
 
     def normalise(self, image: Tensor) -> Tensor:

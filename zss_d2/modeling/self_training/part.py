@@ -10,14 +10,27 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from zss_d2.modeling.self_training.pseudo_labels import best_candidate, eligible, fill, tally
+from zss_d2.modeling.self_training.pseudo_labels import (
+    BINS,
+    best_candidate,
+    count_scores,
+    eligible,
+    fill,
+    least_bins,
+    tally,
+    without_low,
+)
 from zss_d2.modeling.self_training.settings import SelfTrainingSettings
+from zss_d2.modeling.self_training.teacher import Student, TeacherWeights, logits_of_views
 
 LOCATION = "unseen_location"
 """Key of a training item under the leaky setting: (H, W) bool, pixels of unseen classes."""
+# What is left of the counts of scores, whose quantiles are thresholds, after a step.
+_DECAY = 0.99
+_PLAIN = (1.0, False)
 
 
-class Network(Protocol):
+class Network(Student, Protocol):
     """What self-training asks of a model in training."""
 
     labelled_classes: Sequence[str]
@@ -60,23 +73,63 @@ class SelfTraining(nn.Module):
         self.iteration = 0
         counts = torch.zeros(1 + num_names, dtype=torch.int64)
         self.register_buffer("counts", counts, persistent=False)
+        self.teacher = TeacherWeights() if settings.source in ("ema", "frozen") else None
+        bins = (num_names, BINS) if settings.quantile else (0, BINS)
+        scores = torch.zeros(bins, dtype=torch.float64)
+        self.register_buffer("score_counts", scores, persistent=False)
 
     @property
     def active(self) -> bool:
         """Whether this step has pseudo labels; before, it is one of the inductive setting."""
         return self.iteration >= self.settings.start
 
+    def begin(self, network: nn.Module, iteration: int) -> None:
+        """Before a step: its iteration, counted from 0, and the weights of the teacher for it."""
+        self.iteration = iteration
+        if self.teacher is None or not self.active:
+            return
+        settings, since = self.settings, iteration - self.settings.start
+        fresh = settings.source == "frozen" and settings.rounds and since % settings.rounds == 0
+        if since == 0 or self.teacher.empty or fresh:
+            self.teacher.copy(network)
+        elif settings.source == "ema":
+            self.teacher.follow(network, settings.ema_momentum)
+
+    def views(self, network: Network, images: Tensor) -> list[Tensor]:
+        """Logits (B, K, h, w) beside those of the step itself; to be made as its networks are.
+
+        Args:
+            images: (B, 3, H, W), normalised and padded.
+        """
+        if self.teacher is not None and self.teacher.empty:
+            self.teacher.copy(network)
+        wanted = self.settings.views
+        if self._own_view:
+            wanted = [view for view in wanted if view != _PLAIN]
+        return logits_of_views(network, self.teacher, images, network.train_classes, wanted)
+
+    @property
+    def _own_view(self) -> bool:
+        """Whether the forward pass of the step is one of the views."""
+        return self.teacher is None and _PLAIN in self.settings.views
+
     def losses(
-        self, network: Network, items: Sequence[Mapping[str, Any]], outputs: Any, targets: Tensor
+        self,
+        network: Network,
+        items: Sequence[Mapping[str, Any]],
+        outputs: Any,
+        views: Sequence[Tensor],
+        targets: Tensor,
     ) -> dict[str, Tensor]:
         """The losses of a step: weight L(filled) + (1 - weight) L(targets).
 
         Args:
             items: the images of the step, as `ZeroShotSegmentor` takes them.
             outputs: of the networks for them.
+            views: see `views`.
             targets: (B, H, W) of `Network.train_classes`, padded.
         """
-        filled = self._filled(network, items, outputs, targets)
+        filled = self._filled(network, items, outputs, views, targets)
         weight = self.settings.weight
         if weight == 1:
             return network.losses(outputs, filled)
@@ -90,7 +143,12 @@ class SelfTraining(nn.Module):
 
     @torch.no_grad()
     def _filled(
-        self, network: Network, items: Sequence[Mapping[str, Any]], outputs: Any, targets: Tensor
+        self,
+        network: Network,
+        items: Sequence[Mapping[str, Any]],
+        outputs: Any,
+        views: Sequence[Tensor],
+        targets: Tensor,
     ) -> Tensor:
         located = None
         if self.settings.leaky:
@@ -98,13 +156,16 @@ class SelfTraining(nn.Module):
         sizes = [item["sem_seg"].shape for item in items]
         pixels = eligible(targets, sizes, network.ignore_label, located)
         first = len(network.labelled_classes) if self.settings.candidates == "unseen" else 0
-        logits = network.training_logits(outputs).detach().float()
+        number = len(network.train_classes)
+        own = [network.training_logits(outputs)] if self._own_view else []
+        logits = [view.detach().float() for view in (*own, *views)]
         guess = best_candidate(logits, targets.shape[1:], network.activate, first)
+        if self.settings.quantile:
+            counts = _of_all_processes(count_scores(guess, pixels, number))
+            self.score_counts.mul_(_DECAY).add_(counts)
+            guess = without_low(guess, least_bins(self.score_counts, self.settings.quantile))
         filled = fill(targets, pixels, guess, self.settings.threshold)
-        counts = tally(targets, filled, pixels, len(network.train_classes))
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(counts)
-        self.counts += counts
+        self.counts += _of_all_processes(tally(targets, filled, pixels, number))
         return filled
 
     def taken_counts(self) -> list[int]:
@@ -118,11 +179,23 @@ class SelfTraining(nn.Module):
 
     def memory(self) -> dict[str, Any]:
         """What the next step and the next line of metrics depend on."""
-        return {"counts": self.counts}
+        teacher = {} if self.teacher is None else self.teacher.state()
+        return {"counts": self.counts, "score_counts": self.score_counts, "teacher": teacher}
 
     def restore_memory(self, memory: Mapping[str, Any]) -> None:
         """Inverse of `memory`."""
         self.counts.copy_(memory["counts"])
+        if self.score_counts.shape == memory["score_counts"].shape:
+            self.score_counts.copy_(memory["score_counts"])
+        if self.teacher is not None:
+            self.teacher.load(memory["teacher"], self.counts.device)
+
+
+def _of_all_processes(counts: Tensor) -> Tensor:
+    """Added up, in place."""
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(counts)
+    return counts
 
 
 @contextmanager

@@ -20,7 +20,11 @@ class SelfTrainingSettings:
     source: str = "online"
     candidates: str = "unseen"
     threshold: float = 0.0
+    quantile: float = 0.0
+    agreement: tuple[float, ...] = ()
     start: int = 0
+    rounds: int = 0
+    ema_momentum: float = 0.999
     weight: float = 1.0
 
     @classmethod
@@ -29,12 +33,22 @@ class SelfTrainingSettings:
         if cfg.ZERO_SHOT.SETTING != "transductive":
             return None
         node = cfg.ZERO_SHOT.SELF_TRAINING
-        return cls(**{name: node[name.upper()] for name in cls.__dataclass_fields__})
+        values = {name: node[name.upper()] for name in cls.__dataclass_fields__}
+        return cls(**values | {"agreement": tuple(node.AGREEMENT)})
 
     @property
     def leaky(self) -> bool:
         """Whether pseudo labels stand where the ground truth of unseen classes does."""
         return self.pixels == LEAKY
+
+    @property
+    def views(self) -> tuple[tuple[float, bool], ...]:
+        """Scale, and whether mirrored, of what scores are made of; the first one counts most."""
+        if not self.agreement:
+            return ((1.0, False),)
+        return tuple(
+            (float(scale), mirrored) for scale in self.agreement for mirrored in (False, True)
+        )
 
     def origin(self) -> dict[str, Any]:
         """What a checkpoint remembers of them."""
