@@ -85,7 +85,10 @@ def test_seeds_are_one_point_and_methods_several(save_run, tmp_path, capsys):
     assert main([*map(str, runs), "--output", str(output), "--rounds", "2", "--size", "64"]) == 0
     printed = capsys.readouterr().out
     rows = [x.split("|")[1:-1] for x in printed.splitlines() if x.startswith("| ")][1:]
-    assert [(x[0].strip(), x[1].strip()) for x in rows] == [("ldvc", "2"), ("clip_zss", "1")]
+    assert [(x[0].strip(), x[1].strip()) for x in rows] == [
+        ("ldvc", "2"),
+        ("clip_zss/seed0", "1"),
+    ]
     assert [x[4].strip() for x in rows] == ["10.5 ± 6.4", "30.0"]
     assert rows[0][3].strip() == "1.00 (1.00 to 1.00)"
     assert "64 x 64" in printed
