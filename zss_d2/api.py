@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from os.path import expanduser
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from zss_d2.analysis.device import works
 from zss_d2.analysis.run_folder import RunFolder
+from zss_d2.config.model_folder import CONFIG, ModelFolder, weights_of
+from zss_d2.config.values import shown
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
+from zss_d2.engine.last_checkpoint import iteration_of
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.maskclip.recommended import (
     DEFAULT_CONFIG,
@@ -46,9 +50,10 @@ def load_model(
     Args:
         config: yaml file, such as one of ``configs/``; or a run: its folder, or the ``config.yaml``
             in there. Files that a run named by relative paths are looked for above its folder.
+            Or a folder that `Predictor.save_pretrained` has written.
             None: the training-free method that docs/training_free.md recommends.
-        weights: checkpoint, a file or an address; None: that of the run, or ``MODEL.WEIGHTS`` of
-            the config.
+        weights: checkpoint, a file, such a folder or an address; None: that of the run, or
+            ``MODEL.WEIGHTS`` of the config.
         device: "auto" (CUDA where there is a GPU, else MPS, else the CPU), or one of `torch.device`
             of these three kinds.
         opts: further config keys and values, in turn.
@@ -74,7 +79,7 @@ def load_model(
             raise ZssError("weights are those of a method; give its config too, as --config-file")
         config = DEFAULT_CONFIG
     config = expanduser(fspath(config))
-    run = _run_of(Path(config))
+    run, shared = _run_of(Path(config)), ModelFolder.at(Path(config))
     if run is None:
         cfg = load_config(config, overrides)
         folder, found = "", cfg.MODEL.WEIGHTS
@@ -84,7 +89,7 @@ def load_model(
     if config == str(DEFAULT_CONFIG):
         cfg = on_its_tower(cfg, opts[::2])
         logger.warning("No config is given, so images are labelled by %s", name_of(cfg))
-    checkpoint = found if weights is None else expanduser(fspath(weights))
+    checkpoint = found if weights is None else weights_of(expanduser(fspath(weights)))
     model = ZeroShotTrainer.build_model(cfg).eval()
     if not checkpoint and any(x.requires_grad for x in model.parameters()):
         lacking = f"{config} names no weights, and {cfg.MODEL.META_ARCHITECTURE} has some to train"
@@ -97,9 +102,11 @@ def load_model(
     if cfg.TEST.BACKGROUND_BELOW:
         logger.warning("TEST.BACKGROUND_BELOW is of test sets; for own words use unknown_below")
     logger.info("The weights are those of %s", checkpoint or "CLIP alone")
-    ZeroShotCheckpointer(model, folder).load(checkpoint)
+    loaded = ZeroShotCheckpointer(model, folder).load(checkpoint)
     model.require_setting()
-    return Predictor(cfg, model, checkpoint)
+    if shared and weights is None and not opts:
+        _require_agreement(shared, model.identity())
+    return Predictor(cfg, model, checkpoint, iteration_of(loaded))
 
 
 def fastest_device() -> str:
@@ -123,6 +130,24 @@ def _usable(device: str | torch.device) -> str:
     if not works(wanted):
         raise ZssError(f"device is {str(device)!r}, which this machine lacks; give 'auto' or 'cpu'")
     return str(wanted) if wanted.type == "cuda" else wanted.type
+
+
+def _require_agreement(folder: ModelFolder, built: Mapping[str, Any]) -> None:
+    """Raise `ZssError` unless a folder's config gives the model that its weights belong to.
+
+    That is, one of the same classes, sentences and CLIP.
+    """
+    said = folder.about()["identity"]
+    keys = ("method", "classes", "train_classes", "labelled_classes", "templates", "settings")
+    pairs = [(key, said.get(key), built.get(key)) for key in keys]
+    clip = (said.get("clip") or {}, built.get("clip") or {})
+    pairs += [(f"CLIP's {key}", *(x.get(key) for x in clip)) for key in ("name", "quick_gelu")]
+    for key, theirs, ours in pairs:
+        if theirs != ours:
+            raise ZssError(
+                f"{folder.path}: the weights are of {key} {shown(theirs)}, and {CONFIG} gives "
+                f"{shown(ours)}; put back that file, or pass what is to differ as opts"
+            )
 
 
 def _run_of(config: Path) -> RunFolder | None:

@@ -120,9 +120,10 @@ class RunFolder:
     def find(self, path: Path) -> Path:
         """Where a file lies that the run named by a relative path; one that is nowhere stays.
 
-        The path started where the training did: above the run's folder, as a rule, or else here.
+        The path started where the training did: above the run's folder, as a rule, or else here. In
+        a folder that a model is shared in, files lie beside the config.
         """
-        starts = (*self.path.resolve().parents, Path())
+        starts = (self.path, *self.path.resolve().parents, Path())
         return next((start / path for start in starts if (start / path).is_file()), path)
 
     def config(self, opts: Sequence[str] = ()) -> CfgNode:

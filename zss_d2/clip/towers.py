@@ -75,6 +75,7 @@ class ClipTowers(NamedTuple):
             quick_gelu=clip.QUICK_GELU,
             dense_tokens=DenseTokens.from_config(cfg),
             position_resize=clip.POSITION_RESIZE,
+            from_weights=clip.FROM_WEIGHTS and not plain,
             **({} if plain else learned),
         )
         if text.LENGTH > 0 and not plain:
@@ -100,6 +101,7 @@ def build_clip_towers(
     feature_layers: Sequence[int] = (-1,),
     position_resize: str = "bilinear",
     checkpoint_blocks: bool = False,
+    from_weights: bool = False,
 ) -> ClipTowers:
     """Build the towers of an open_clip model; their own weights are frozen.
 
@@ -112,12 +114,14 @@ def build_clip_towers(
             feature_layers, position_resize, checkpoint_blocks: of the image tower, see
             `ImageEncoder`. Language prompts are added to the text tower with
             `TextEncoder.add_prompts`.
+        from_weights: the caller fills both towers from a checkpoint; ``pretrained`` is only noted.
 
     Raises:
         ZssError: unknown name, tag or file; a tower that is no plain ViT; weights that do not fit,
             or that contradict ``quick_gelu``.
     """
-    clip = _create(name, pretrained, quick_gelu).requires_grad_(False).eval()
+    make = _to_be_filled if from_weights else _create
+    clip = make(name, pretrained, quick_gelu).requires_grad_(False).eval()
     image = ImageEncoder(
         clip.visual,
         prompt_length=prompt_length,
@@ -191,6 +195,15 @@ def _create(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
             f"(tags: {', '.join(tags) or 'none'})"
         )
     return _from_file(name, Path(pretrained), quick_gelu)
+
+
+def _to_be_filled(name: str, pretrained: str, quick_gelu: str) -> open_clip.CLIP:
+    """A CLIP whose weights come with a checkpoint; statistics of images are those of the tag."""
+    _model_config(name)
+    listed = open_clip.get_pretrained_cfg(name, pretrained)  # {} for a file
+    known = activation_of_tag(name, pretrained) if listed else None
+    statistics = {key: listed[key] for key in ("mean", "std") if key in listed}
+    return _bare(name, choose_quick_gelu(quick_gelu, name, pretrained, known), statistics)
 
 
 def _model_config(name: str) -> dict[str, Any]:

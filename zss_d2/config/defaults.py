@@ -159,6 +159,9 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "ViT-B-16"
     # A tag of open_clip (downloaded once), a file, or "" for random weights.
     cfg.MODEL.CLIP.PRETRAINED = "openai"
+    # Both towers come with MODEL.WEIGHTS, as in folders of `save_pretrained`; PRETRAINED only says
+    # which weights they are, and is not looked for.
+    cfg.MODEL.CLIP.FROM_WEIGHTS = False
     # Whether those weights were trained with QuickGELU: "true", "false", or "auto", as is known of
     # them. Of some files nothing is, then GELU is used, with a warning (docs/clip.md).
     cfg.MODEL.CLIP.QUICK_GELU = "auto"

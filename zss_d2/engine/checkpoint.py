@@ -21,6 +21,7 @@ from zss_d2.clip.weights.file import (
     tensors_of,
     weights_error,
 )
+from zss_d2.config.model_folder import WEIGHTS, ModelFolder, weights_of
 from zss_d2.engine.last_checkpoint import (
     POINTER,
     command_to_choose,
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 IDENTITY = "identity"
 _KEY = "checkpoint"
+# What a model folder says of its weights, which those of a run hold themselves.
+_SAID = (IDENTITY, "iteration")
 # What objects raise that are given a state which is not theirs.
 _STATE_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError)
 
@@ -76,10 +79,17 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
 
         Raises:
             ZssError: missing or unreadable file; weights of another model or configuration; no
-                state of the ``checkpointables``, without which nothing can be resumed.
+                state of the ``checkpointables``, without which nothing can be resumed; none are
+                named, and the model's CLIP has none of its own.
         """
         if not path:
+            if getattr(self.model, "clip_from_weights", False):
+                raise ZssError(
+                    "MODEL.CLIP.FROM_WEIGHTS is True and no weights are given; give MODEL.WEIGHTS "
+                    "or --weights, or set it False"
+                )
             return super().load("", checkpointables=[])
+        path = weights_of(str(path))
         self._loading = str(path)
         checkpoint = super().load(str(self._local_file(self._loading)), checkpointables=[])
         self._restore(
@@ -151,10 +161,15 @@ class ZeroShotCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Tensors and plain values only: no code of a file runs, whatever its suffix."""
+        path = Path(filename)
+        folder = ModelFolder.at(path) if path.name == WEIGHTS else None
+        about = folder.require_whole() if folder else {}
         try:
-            content = read_file(Path(filename), _KEY).entries
+            content = read_file(path, _KEY).entries
         except ZssError as error:
-            raise self._with_an_older_one(error, Path(filename)) from None
+            raise self._with_an_older_one(error, path) from None
+        if folder:
+            content = {"model": content, **{x: about[x] for x in _SAID if x in about}}
         state = tensors_of(content, self._loading, _KEY)
         rest = content if isinstance(content.get("model"), Mapping) else {}
         self._made_by = made_by(content)

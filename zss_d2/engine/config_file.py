@@ -18,6 +18,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from zss_d2.config.defaults import default_config, validate_config
 from zss_d2.config.earlier import updated
 from zss_d2.config.merge import merge_nested, set_value
+from zss_d2.config.model_folder import WEIGHTS, ModelFolder, weights_of
 from zss_d2.config.rules import without_effect
 from zss_d2.config.values import flatten, listed, shown, value_of
 from zss_d2.config.yaml_file import read_with_bases
@@ -148,6 +149,9 @@ def load_config(path: str | Path, opts: Sequence[Any] = ()) -> CfgNode:
         value = value_of(cfg, key)
         if value and value.startswith("~"):
             set_value(cfg, key, os.path.expanduser(value), "~")
+    if folder := ModelFolder.at(Path(path)):
+        _find_in_folder(cfg, folder.path, overrides)
+    cfg.MODEL.WEIGHTS = weights_of(cfg.MODEL.WEIGHTS)
     # The config is written down for later, and read again from anywhere.
     cfg.DATASETS.CUSTOM = tuple(
         os.path.abspath(os.path.expanduser(path)) for path in cfg.DATASETS.CUSTOM
@@ -167,6 +171,20 @@ def found_config(path: str | Path) -> Path:
         return Path(path)
     logger.info("%s is a config of the project: %s", path, shipped)
     return shipped
+
+
+def _find_in_folder(cfg: CfgNode, folder: Path, given: Collection[str]) -> None:
+    """What the config of a model folder names by its bare name lies beside it, wherever that is.
+
+    Args:
+        given: keys that somebody names for this very run.
+    """
+    if "MODEL.WEIGHTS" not in given and cfg.MODEL.WEIGHTS == WEIGHTS:
+        cfg.MODEL.WEIGHTS = str(folder / WEIGHTS)
+    if "DATASETS.CUSTOM" not in given:
+        cfg.DATASETS.CUSTOM = tuple(
+            str(folder / name) if Path(name).name == name else name for name in cfg.DATASETS.CUSTOM
+        )
 
 
 def pairs_of(opts: Sequence[Any]) -> dict[str, Any]:

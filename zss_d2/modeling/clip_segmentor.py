@@ -33,6 +33,7 @@ class ClipSegmentor(ZeroShotSegmentor):
         image_encoder: ImageEncoder,
         text_encoder: TextEncoder,
         prompt_settings: PromptSettings,
+        clip_from_weights: bool = False,
         **base_kwargs: Any,
     ):
         """
@@ -40,12 +41,14 @@ class ClipSegmentor(ZeroShotSegmentor):
             image_encoder: images -> CLS token and dense tokens (C channels).
             text_encoder: class names -> unit-norm embeddings (K, C).
             prompt_settings: sentences and synonyms that class names are embedded with.
+            clip_from_weights: both towers are without weights until a checkpoint is loaded.
             base_kwargs: arguments of `ZeroShotSegmentor`.
         """
         super().__init__(**base_kwargs)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.prompt_settings = prompt_settings
+        self.clip_from_weights = clip_from_weights
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -56,6 +59,7 @@ class ClipSegmentor(ZeroShotSegmentor):
             "image_encoder": towers.image,
             "text_encoder": towers.text,
             "prompt_settings": prompt_settings(cfg, learned=cfg.MODEL.TEXT_PROMPTS.LENGTH > 0),
+            "clip_from_weights": cfg.MODEL.CLIP.FROM_WEIGHTS,
         }
 
     def identity(self) -> dict[str, Any]:
@@ -95,6 +99,19 @@ class ClipSegmentor(ZeroShotSegmentor):
                     "The checkpoint was trained with the sentences %s, here they are %s",
                     *(shortened(sentences), shortened(own["templates"])),
                 )
+
+    def to_share(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """With both towers, so that CLIP itself need not be there."""
+        state, keys = super().to_share()
+        quick_gelu = self.text_encoder.identity.quick_gelu
+        return state, {
+            **keys,
+            "MODEL.CLIP.FROM_WEIGHTS": True,
+            "MODEL.CLIP.QUICK_GELU": str(quick_gelu).lower(),
+            # Those that come with CLIP's weights otherwise.
+            "MODEL.PIXEL_MEAN": self.pixel_mean.flatten().tolist(),
+            "MODEL.PIXEL_STD": self.pixel_std.flatten().tolist(),
+        }
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""

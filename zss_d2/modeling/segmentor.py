@@ -159,6 +159,15 @@ class ZeroShotSegmentor(Identified):
             "MODEL.PIXEL_STD": [round(x, 3) for x in self.pixel_std.flatten().tolist()],
         }
 
+    def to_share(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What goes into a folder that the model is shared in (`zss_d2.predict.pretrained`).
+
+        Returns:
+            the weights that predictions need, by the names of the state; and {key: value} of the
+            config under which a model takes these and no others.
+        """
+        return self.state_dict(), {}
+
     def train(self, mode: bool = True) -> ZeroShotSegmentor:
         """As usual; what was recorded for evaluation ends with the weights that it was made of."""
         if mode:

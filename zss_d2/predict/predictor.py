@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 import detectron2.data.transforms as T
@@ -22,6 +24,7 @@ from zss_d2.modeling.inference import InferenceProtocol, LabelsOnly, best_class,
 from zss_d2.predict.decode import ImageSource, load_image
 from zss_d2.predict.labelling import label_ids
 from zss_d2.predict.options import Options
+from zss_d2.predict.pretrained import save_pretrained
 from zss_d2.predict.result import Prediction
 from zss_d2.predict.tiles import ArraySource, TileLabels, TileSource, score_tiles
 from zss_d2.predict.words import Words
@@ -43,12 +46,20 @@ class Predictor:
         cfg: config of the model.
         segmentor: the model, in evaluation mode.
         checkpoint: file of its weights; "": CLIP's alone.
+        iteration: that these were saved after, counted from 0; None: unknown.
     """
 
-    def __init__(self, cfg: CfgNode, segmentor: ZeroShotSegmentor, checkpoint: str = ""):
+    def __init__(
+        self,
+        cfg: CfgNode,
+        segmentor: ZeroShotSegmentor,
+        checkpoint: str = "",
+        iteration: int | None = None,
+    ):
         self.cfg = cfg
         self.segmentor = segmentor
         self.checkpoint = checkpoint
+        self.iteration = iteration
         self._resizes: dict[int | None, T.Augmentation | None] = {}
 
     @property
@@ -101,6 +112,16 @@ class Predictor:
             return next(self.label([load_image(images)], words, options))
         arrays = (load_image(image, f"image {index}") for index, image in enumerate(images))
         return list(self.label(arrays, words, options))
+
+    def save_pretrained(
+        self,
+        folder: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        results: str | PathLike[str] | None = None,
+    ) -> Path:
+        """Write the model to a folder to share; see `zss_d2.predict.pretrained.save_pretrained`."""
+        return save_pretrained(self, folder, overwrite=overwrite, results=results)
 
     def check(self, words: Words, options: Options) -> None:
         """Raise `ZssError` for what no image could be labelled with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
 from zss_d2.modeling.precision import network_precision
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 from zss_d2.modeling.trace import Trace, dense_stage
+
+logger = logging.getLogger(__name__)
 
 _LEARNER = "learner."
 _TABLE = "classifier.embeddings"
@@ -80,10 +83,27 @@ class CLIPZSS(ZeroShotSegmentor):
         return super().settings() | own
 
     def adopt(self, identity: Mapping[str, Any], state: dict[str, Tensor]) -> None:
-        """Matches the rows of the text table by class name; see `TextClassifier.adopt`."""
+        """Matches the rows of the text table by class name; see `TextClassifier.adopt`.
+
+        What only training needs starts anew where the checkpoint is without, as in `to_share`.
+        """
         super().adopt(identity, state)
+        learner = {k: x for k, x in self.state_dict().items() if k.startswith(_LEARNER)}
+        if learner and not any(name.startswith(_LEARNER) for name in state):
+            logger.warning(
+                "The checkpoint has no weights that only training needs; they start anew"
+            )
+            state.update(learner)
         if "text" in identity and _TABLE in state:
             state[_TABLE] = self.classifier.adopt(identity["text"], state[_TABLE])
+
+    def to_share(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The student and its table of embeddings, without CLIP and what only training needs."""
+        state, keys = super().to_share()
+        student = {name: x for name, x in state.items() if not name.startswith(_LEARNER)}
+        encoder = "MODEL.CLIP_ZSS.ENCODER"
+        alone = {"MODEL.CLIP_ZSS.TEACHER": False, f"{encoder}.PRETRAINED": False}
+        return student, {**keys, **alone, f"{encoder}.WEIGHTS": ""}
 
     def class_logits(self, images: Tensor, class_names: Any) -> Tensor:
         return self._text_logits(self.student(images), self.classifier(class_names))
