@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 # A package may import from those that stand before it.
 ORDER = (
     *("errors", "utils", "drawing", "config", "data", "clip", "modeling", "evaluation", "engine"),
-    *("train", "predict", "analysis", "api", "collection", "web", "mini_clip", "cli"),
+    *("train", "predict", "analysis", "api", "collection", "exchange", "web", "mini_clip", "cli"),
 )
 ROOMS = {
     "data": (

@@ -77,7 +77,7 @@ def save_pretrained(
             written; ``results`` cannot be read.
     """
     folder = Path(folder).expanduser()
-    _require_room(folder, overwrite)
+    require_room(folder, overwrite)
     model, known = predictor.segmentor, _folder_of(predictor.checkpoint)
     state, keys = model.to_share()
     descriptions = _descriptions(predictor.cfg)
@@ -118,7 +118,8 @@ def save_pretrained(
     return folder
 
 
-def _require_room(folder: Path, overwrite: bool) -> None:
+def require_room(folder: Path, overwrite: bool) -> None:
+    """Raise `ZssError` unless a model may be written to a folder, which need not exist."""
     check_output(folder, folder=True)
     there = sorted(x.name for x in folder.iterdir()) if folder.is_dir() else []
     if not there:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,9 +24,18 @@ from zss_d2.errors import ZssError
 
 logger = logging.getLogger(__name__)
 
-# Training code of timm and others keeps its arguments beside the weights; making one runs nothing.
+# What training code keeps beside the weights, and making which runs nothing: arguments (timm), and
+# single numbers of numpy (MMSegmentation), whose maker two versions of numpy call by two names.
 # Not for the time of one call only, as that would change what other threads may load meanwhile.
-torch.serialization.add_safe_globals([argparse.Namespace])
+_NUMBER, _ = np.float64(0).__reduce__()
+torch.serialization.add_safe_globals(
+    [
+        argparse.Namespace,
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
+        *((_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    ]
+)
 
 # How files begin that people take for weights, and what to do about them.
 _LOOKALIKES = (

@@ -33,6 +33,8 @@ _OPENAI_FACTS = ("input_resolution", "context_length", "vocab_size")
 # Of CLIP's own loss; no tower uses them.
 _LOSS = ("logit_scale", "logit_bias")
 _GRID = "visual.positional_embedding"
+# Where the sizes of a model have the number of patches.
+_PATCHES = 4
 
 _RENAMED = (
     (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
@@ -168,13 +170,23 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def fitting_models(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of open_clip's CLIPs that weights have the sizes of, the plain names first."""
+def fitting_models(state: Mapping[str, Tensor], any_grid: bool = False) -> list[str]:
+    """Names of open_clip's CLIPs that weights have the sizes of, the plain names first.
+
+    Args:
+        any_grid: the number of patches, for which position embeddings are resized, may be another.
+    """
     try:
         sizes = _sizes_of_weights(state)
     except (KeyError, ValueError, IndexError):  # of another kind of CLIP
         return []
-    names = (name for name in open_clip.list_models() if _sizes_of_model(name) == sizes)
+
+    def fits(own: tuple[int, ...] | None) -> bool:
+        if own is None or not any_grid:
+            return own == sizes
+        return all(a == b for i, (a, b) in enumerate(zip(own, sizes, strict=True)) if i != _PATCHES)
+
+    names = (name for name in open_clip.list_models() if fits(_sizes_of_model(name)))
     return sorted(names, key=len)
 
 
