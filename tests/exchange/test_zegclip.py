@@ -24,6 +24,7 @@ from zss_d2.errors import ZssError
 from zss_d2.exchange.import_command import BENCHMARKS, SETTINGS, main
 from zss_d2.exchange.mmsegmentation import parse_config
 from zss_d2.exchange.zegclip import convert, facts
+from zss_d2.exchange.zegclip.convert import config_of
 from zss_d2.exchange.zegclip.names import rename
 from zss_d2.exchange.zegclip.positions import shrink
 from zss_d2.modeling.methods.zegclip import ZegCLIP
@@ -143,25 +144,19 @@ def test_it_is_evaluated_as_a_config(state, save, tmp_path, toy_voc):
     assert (protocol["slide"], protocol["seen_bias"]) == ({"crop": 192, "stride": 150}, 0.1)
 
 
+@pytest.mark.parametrize("setting", ["inductive", "transductive"])
 @pytest.mark.parametrize("data", ["voc", "coco"])
-def test_the_settings_of_released_files_are_those_of_the_released_configs(data, monkeypatch):
+def test_the_settings_of_released_files_are_those_of_the_released_configs(data, setting):
     """All of them, of files in the released sizes."""
-    size = Shape(prompts={"voc": 10, "coco": 100}[data], classes={"voc": 15, "coco": 156}[data])
-    sizes = facts.Sizes(
-        *("ViT-B-16", torch.zeros(197, 768), 0.0, size.image, size.prompts),
-        *(size.decoder_layers, 4 * size.dim, size.classes),
-    )
+    prompts, name = {"voc": (10, "voc"), "coco": (100, "coco_stuff")}[data]
+    sizes = facts.Sizes("ViT-B-16", torch.zeros(197, 768), 0.0, 512, prompts, 3, 2048, None)
     released = facts.Released({}, (), {}, None, (), {})
-    name = {"voc": "voc", "coco": "coco_stuff"}[data]
-    cfg = flatten(convert.__globals__["_config"](released, {}, sizes, name, "inductive"))
-    expected = flatten(load_config(ROOT / f"configs/zegclip_{data}_released.yaml"))
-    other = {key for key, value in expected.items() if cfg[key] != value}
-    assert other == {
-        "MODEL.CLIP.FROM_WEIGHTS",
-        "MODEL.CLIP.QUICK_GELU",
-        "MODEL.DEVICE",
-        "OUTPUT_DIR",
-    }
+    cfg = flatten(config_of(released, {}, sizes, name, setting))
+    kind = "" if setting == "inductive" else "_transductive"
+    expected = flatten(load_config(ROOT / f"configs/zegclip_{data}{kind}_released.yaml"))
+    others = {key for key, value in expected.items() if cfg[key] != value}
+    others -= {"MODEL.WEIGHTS", "OUTPUT_DIR", "MODEL.DEVICE"}
+    assert others == {"MODEL.CLIP.FROM_WEIGHTS", "MODEL.CLIP.QUICK_GELU"}
 
 
 def test_released_names_and_shapes_are_all_that_the_model_has(monkeypatch):

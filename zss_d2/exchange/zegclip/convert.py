@@ -71,7 +71,7 @@ def convert(
         raise weights_error(path, f"lacks {name}; fetch the file again", KEY) from None
     except ZssError as error:
         raise weights_error(path, str(error), KEY) from None
-    cfg = _config(released, quoted, sizes, kind.name, trained)
+    cfg = config_of(released, quoted, sizes, kind.name, trained)
     say(
         f"ZegCLIP on CLIP {sizes.clip}: {sizes.prompts} prompts a layer, {sizes.decoder_layers} "
         f"decoder layers, images of {sizes.image} px; {kind.name}, {trained}, sentences "
@@ -113,13 +113,25 @@ def _say_what_is_left_out(say: Callable[[str], object], released: Released, foun
         say(f"left out, of no use for predictions: {', '.join(released.others)}")
 
 
-def _config(
+def config_of(
     released: Released, quoted: Mapping[str, Any], sizes: facts.Sizes, data: str, setting: str
 ) -> CfgNode:
+    """The config of a checkpoint: of the released training, with what the file says of itself.
+
+    Args:
+        quoted: the part ``model`` of the config that the file quotes.
+        data: benchmark.
+
+    Raises:
+        ZssError: its windows are no squares.
+    """
     settings = yaml.safe_load(_SETTINGS.read_text(encoding="utf-8"))
     cfg = default_config()
     merge_nested(cfg, settings["common"], str(_SETTINGS))
     merge_nested(cfg, settings[data], str(_SETTINGS))
+    if setting == "transductive":
+        merge_nested(cfg, settings[setting], str(_SETTINGS))
+        cfg.SOLVER.MAX_ITER //= 2
     test, head = (_part(quoted, key) for key in ("test_cfg", "decode_head"))
     crop = facts.numbers(test.get("crop_size"), 2) or [sizes.image] * 2
     stride = facts.numbers(test.get("stride"), 2) or [round(sizes.image * _STRIDE)] * 2
