@@ -27,6 +27,10 @@ COMMANDS = {
         "analysis.commands.panel",
         "images, their masks and the labels of several runs side by side",
     ),
+    "fragments": (
+        "analysis.commands.fragments",
+        "fragments, consistency and boundaries of runs' predictions",
+    ),
     "attention": ("analysis.commands.attention", "maps of the decoder's cross-attention"),
     "drift": (
         "analysis.commands.drift",

@@ -148,6 +148,19 @@ def test_a_run_without_predictions_or_images_still_gives_a_page(toy_voc, make_cf
     assert any("None of the runs was trained" in text for text in texts)
 
 
+def test_shapes_are_shown_and_runs_without_are_named(runs, tmp_path):
+    content = json.loads((runs[1] / "results.json").read_text())
+    kept = {key: x for key, x in content["zss_voc_val"].items() if not key.startswith("pieces")}
+    (runs[1] / "results.json").write_text(json.dumps(content | {"zss_voc_val": kept}))
+    assert main([*map(str, runs), "--output", str(tmp_path / "out"), "--resamples", "5"]) == 0
+    markdown = (tmp_path / "out/report.md").read_text("utf-8")
+    pieces = json.loads((runs[0] / "results.json").read_text())["zss_voc_val"]["pieces-U"]
+    rows = [line for line in markdown.splitlines() if line.startswith("| first (unseen) |")]
+    assert f"| {pieces:.2f} |" in rows[0]
+    assert "second (unseen)" not in markdown
+    assert "Not measured, zss fragments does it: second." in markdown
+
+
 def test_missing_images_do_not_cost_the_page(runs, monkeypatch):
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: [])
     texts = [
@@ -238,7 +251,7 @@ def test_own_data_is_registered_and_shown_whatever_its_classes_are_called(own_ru
     markdown = (output / "report.md").read_text("utf-8")
     assert "could not" not in markdown
     tables = re.findall(r"(?:^\|.*\|\n)+", markdown, re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         cells = [len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()]
         assert len(set(cells)) == 1

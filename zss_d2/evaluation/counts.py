@@ -6,12 +6,13 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.results import evaluate_again
+from zss_d2.evaluation.shape.counts import COLUMNS
 from zss_d2.utils.writing import write_atomic
 
 # Of one image: its key, the cells of the flattened confusion matrix that are not 0, their values.
@@ -88,14 +89,22 @@ class ImageCounts:
         return np.bincount(place, self.values[chosen], shape[0] * shape[1]).reshape(shape)
 
 
+class StoredShapes(NamedTuple):
+    """`shape_counts` (K, columns) added over so many images."""
+
+    counts: np.ndarray
+    num_images: int
+
+
 @dataclass(frozen=True)
 class StoredCounts:
-    """What an evaluation keeps beside its metrics."""
+    """What an evaluation keeps beside its metrics; ``shapes`` where they were measured."""
 
     confusion: np.ndarray
     class_names: tuple[str, ...]
     unseen_names: tuple[str, ...]
     images: ImageCounts | None = None
+    shapes: StoredShapes | None = None
 
     @property
     def unseen_ids(self) -> list[int]:
@@ -122,6 +131,13 @@ def write_counts(path: Path, counts: StoredCounts) -> None:
             "image_values": counts.images.values,
         }
 
+    if counts.shapes is not None:
+        arrays |= {
+            "shape_columns": _strings(COLUMNS),
+            "shape_counts": counts.shapes.counts,
+            "shape_images": np.array(counts.shapes.num_images),
+        }
+
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -143,6 +159,7 @@ def read_counts(path: Path) -> StoredCounts:
             class_names=tuple(arrays["class_names"].tolist()),
             unseen_names=tuple(arrays["unseen_names"].tolist()),
             images=_image_counts(arrays) if "image_keys" in arrays else None,
+            shapes=_shapes(arrays),
         )
         _check_shapes(counts)
     except FileNotFoundError:
@@ -164,6 +181,13 @@ def _image_counts(arrays: Mapping[str, np.ndarray]) -> ImageCounts:
     )
 
 
+def _shapes(arrays: Mapping[str, np.ndarray]) -> StoredShapes | None:
+    """None also for those of a version that counted something else."""
+    if "shape_columns" not in arrays or tuple(arrays["shape_columns"].tolist()) != COLUMNS:
+        return None
+    return StoredShapes(arrays["shape_counts"], int(arrays["shape_images"]))
+
+
 def _check_shapes(counts: StoredCounts) -> None:
     """Raise ValueError where the arrays do not belong together."""
     number, images = len(counts.class_names), counts.images
@@ -174,6 +198,8 @@ def _check_shapes(counts: StoredCounts) -> None:
         fit = fit and images.starts.shape == (len(images.keys) + 1,)
         fit = fit and cells.shape == images.values.shape == (images.starts[-1],)
         fit = fit and (not cells.size or 0 <= cells.min() <= cells.max() < number**2)
+    if counts.shapes is not None:
+        fit = fit and counts.shapes.counts.shape == (number, len(COLUMNS))
     if not fit:
         raise ValueError("arrays of other shapes")
 

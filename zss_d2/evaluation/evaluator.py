@@ -26,6 +26,7 @@ from zss_d2.evaluation.counts import (
     ImageCounts,
     ImageEntry,
     StoredCounts,
+    StoredShapes,
     counts_file,
     image_key,
     sparse,
@@ -233,14 +234,15 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         confusion = np.sum(matrices, axis=0)
         if not confusion.any():
             raise ZssError(f"{self._dataset_name}: no labelled pixel was evaluated")
-        if self._output_dir:
-            self._write(confusion, chain.from_iterable(images), chain.from_iterable(predictions))
-        metrics = summarise(confusion, self._class_names, self._unseen_names, self._thing_names)
+        of_shapes = None
         if self._fragmentation:
-            names = self._class_names, self._unseen_names
-            metrics |= summarise_shape(
-                np.sum(shapes, axis=0), len(self.input_file_to_gt_file), *names
-            )
+            of_shapes = StoredShapes(np.sum(shapes, axis=0), len(self.input_file_to_gt_file))
+        if self._output_dir:
+            per_image = chain.from_iterable(images)
+            self._write(confusion, per_image, of_shapes, chain.from_iterable(predictions))
+        metrics = summarise(confusion, self._class_names, self._unseen_names, self._thing_names)
+        if of_shapes:
+            metrics |= summarise_shape(*of_shapes, self._class_names, self._unseen_names)
         heading = " | ".join(filter(None, (self._dataset_name, self._protocol)))
         logger.info("%s\n%s", heading, format_table(metrics, self._unseen_names))
         return OrderedDict(sem_seg=metrics)
@@ -254,12 +256,15 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
         if len(done) != total:
             raise ZssError(f"{name}: {len(done)} of {total} images were evaluated; test all of it")
 
-    def _write(self, confusion: np.ndarray, images: Any, predictions: Any) -> None:
+    def _write(
+        self, confusion: np.ndarray, images: Any, shapes: StoredShapes | None, predictions: Any
+    ) -> None:
         folder = Path(self._output_dir)
         per_image = ImageCounts.join(images, self._num_classes) if self._per_image else None
         names = tuple(self._class_names), tuple(self._unseen_names)
         write_counts(
-            counts_file(folder, self._dataset_name), StoredCounts(confusion, *names, per_image)
+            counts_file(folder, self._dataset_name),
+            StoredCounts(confusion, *names, per_image, shapes),
         )
         if self._write_predictions == "json":
             text = json.dumps(list(predictions))

@@ -89,6 +89,23 @@ def test_tables_by_hand(tmp_path):
     assert [row["seed"] for row in rows] == ["0", "1", "2"] * 2
 
 
+def test_shapes_have_a_table_of_their_own_where_they_were_measured(tmp_path):
+    runs = plan_runs(arguments(tmp_path, "--seeds", "0", "1"))
+    for run, pieces in zip(runs, (2.0, 4.0, None, None), strict=True):
+        shape = {} if pieces is None else {"pieces-U": pieces, "mBIoU-S": 30.0}
+        pretend(run, {"hIoU": 1.0} | shape)
+    markdown = write_tables(collect(runs), tmp_path)
+    assert "3.00 ± 1.41" in markdown
+    assert "30.0 ± 0.0" in markdown
+    assert "fragments-U" not in markdown
+    first, second = markdown.split("\n\n")[:2]
+    assert "pieces" not in first
+    assert [x.split("|")[-2].strip() for x in second.splitlines()[2:]] == ["3.00 ± 1.41", "-"]
+    for run in runs:
+        pretend(run, {"hIoU": 1.0})
+    assert "pieces" not in write_tables(collect(runs), tmp_path)
+
+
 def refused(tmp_path, *more: str, configs=(str(TINY_CONFIG),)) -> str:
     args = parse_args([*configs, "--output", str(tmp_path / "output"), *more])
     with pytest.raises(ZssError) as caught:

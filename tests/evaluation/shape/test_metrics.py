@@ -48,7 +48,7 @@ def test_ratios_are_averaged_over_the_classes_that_are_there():
     assert set(metrics) == {f"{name}{group}" for name in METRICS for group in ("", "-S", "-U")}
     rows = shape_rows(metrics)
     assert rows[0] == ["classes", *METRICS]
-    assert rows[3] == ["unseen", "0.00", "3.00", "50.00", "0.00", "1.00", "-", "0.00"]
+    assert rows[3] == ["unseen", "0.00", "3.00", "50.0", "0.0", "1.00", "-", "0.0"]
 
 
 def test_groups_without_classes_are_undefined():

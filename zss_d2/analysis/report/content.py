@@ -29,6 +29,7 @@ from zss_d2.evaluation.bootstrap import METRICS, Interval, bootstrap, compare
 from zss_d2.evaluation.counts import StoredCounts
 from zss_d2.evaluation.metrics import absent_as_zero_note, class_iou, summarise
 from zss_d2.evaluation.results import describe_protocol
+from zss_d2.evaluation.shape import metrics as shape
 from zss_d2.utils.text import one_line
 
 CONFUSIONS = 8
@@ -73,6 +74,7 @@ def dataset_section(
         lines = (f"{run.name}: {text}" for run, text in zip(runs, protocols, strict=True))
         yield Paragraph(f"The protocols differ, so compare with care. {'. '.join(lines)}.")
     yield from metric_tables(dataset, runs, counts, resamples)
+    yield from shape_table(dataset, runs)
 
     classes, unseen = first.class_names, first.unseen_ids
     comparable = {
@@ -145,6 +147,25 @@ def metric_tables(
         )
     if with_images and (others := [run.name for run in runs if run not in with_images]):
         yield Paragraph(f"Without counts of single images: {', '.join(others)}.")
+
+
+def shape_table(dataset: str, runs: Sequence[RunFolder]) -> Iterator[Block]:
+    """How fragmented and consistent predicted regions are, for seen and for unseen classes."""
+    yield Heading("Fragments, consistency, boundaries", 3)
+    measured = [run for run in runs if shape.is_measured(run.metrics[dataset])]
+    rows = []
+    for run in measured:
+        metrics = run.metrics[dataset]
+        for group, suffix in shape.GROUPS.items():
+            values = {name: metrics[f"{name}{suffix}"] for name in shape.METRICS}
+            if any(value is not None for value in values.values()):
+                cells = [Cell(shape.in_text(value, name)) for name, value in values.items()]
+                rows.append([Cell(run.name, group), *cells])
+    if rows:
+        yield Table(["run", *shape.METRICS], rows)
+        yield Paragraph(shape.LEGEND)
+    if others := [run.name for run in runs if run not in measured]:
+        yield Paragraph(f"Not measured, zss fragments does it: {', '.join(others)}.")
 
 
 def _difference(interval: Interval) -> Cell:

@@ -20,15 +20,17 @@ from zss_d2.analysis.sweep.plan import Run
 from zss_d2.analysis.sweep.settings import described, different_settings
 from zss_d2.config.rules import below
 from zss_d2.errors import ZssError
+from zss_d2.evaluation.shape import metrics as shape
 from zss_d2.utils.text import markdown_text, one_line, shorten
 from zss_d2.utils.writing import write_atomic
 
 Row: TypeAlias = dict[str, Any]
 METRICS = ("pAcc", "mIoU-S", "mIoU-U", "hIoU", "mIoU-U-things", "mIoU-U-stuff")
+SHAPES = tuple(f"{name}{group}" for group in ("-S", "-U") for name in shape.METRICS)
 PROVENANCE = ("commit", "uncommitted_changes", "detectron2", "torch", "device", "config_sha256")
 IDENTITY = ("varied", "settings_sha256", "common_sha256", "dataset", "folder")
 COLUMNS = ("method", "data", "variant", "seed", *METRICS, *PROVENANCE, "version", *IDENTITY)
-COLUMNS += ("failed",)
+COLUMNS += ("failed", *SHAPES)
 # Letters of the reason in the table.
 REASON_WIDTH = 160
 
@@ -67,7 +69,7 @@ def collect(runs: Sequence[Run], failed: Mapping[str, str] | None = None) -> lis
 
 def _numbers(results: Mapping[str, Mapping[str, Any]], dataset: str) -> Row:
     metrics, provenance = results[dataset], results.get("provenance", {})
-    return {name: metrics.get(name) for name in METRICS} | {
+    return {name: metrics.get(name) for name in (*METRICS, *SHAPES)} | {
         name: provenance.get(name) for name in (*PROVENANCE, "version")
     }
 
@@ -176,6 +178,10 @@ def write_tables(rows: Sequence[Row], output: Path) -> str:
     parts = [summarise(complete, per_variant=False) if complete else "No run is finished."]
     if len(_distinct(row["variant"] for row in complete)) > 1:
         parts.append(summarise(complete, per_variant=True))
+    if any(row[name] is not None for row in complete for name in SHAPES):
+        several = len(_distinct(row["variant"] for row in complete)) > 1
+        parts.append(summarise(complete, per_variant=several, metrics=SHAPES))
+        parts.append(shape.LEGEND)
     if complete:
         parts.append(_footer(complete))
     if failures := {row["folder"]: row["failed"] for row in everything if row["failed"]}:
@@ -191,10 +197,10 @@ def write_tables(rows: Sequence[Row], output: Path) -> str:
     return markdown
 
 
-def summarise(rows: Sequence[Row], per_variant: bool) -> str:
+def summarise(rows: Sequence[Row], per_variant: bool, metrics: Sequence[str] = METRICS) -> str:
     """Markdown: mean ± standard deviation (of the sample) per method and data set, in percent.
 
-    Variants of different keys are never averaged.
+    Variants of different keys are never averaged. A column that no row has is left out.
     """
     names = ["method", "data"]
     if len(_distinct(row["varied"] for row in rows)) > 1:
@@ -203,12 +209,12 @@ def summarise(rows: Sequence[Row], per_variant: bool) -> str:
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
-    columns = [name for name in METRICS if any(row[name] is not None for row in rows)]
+    columns = [name for name in metrics if any(row[name] is not None for row in rows)]
     table = [
         [
             *map(markdown_text, key),
             len(group),
-            *(_spread([row[name] for row in group]) for name in columns),
+            *(_spread([row[name] for row in group], shape.digits(name)) for name in columns),
         ]
         for key, group in groups.items()
     ]
@@ -222,13 +228,13 @@ def _failed(failures: Mapping[str, str]) -> str:
     return f"Failed, and in no mean:\n\n{table}"
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _spread(values: Sequence[float | None], digits: int) -> str:
     numbers = [float(value) for value in values if value is not None]
     if not numbers:
         return "-"
-    text = f"{statistics.fmean(numbers):.1f}"
+    text = f"{statistics.fmean(numbers):.{digits}f}"
     if len(numbers) > 1:
-        text += f" ± {statistics.stdev(numbers):.1f}"
+        text += f" ± {statistics.stdev(numbers):.{digits}f}"
     # Undefined values, such as those of groups without ground truth.
     return text if len(numbers) == len(values) else f"{text} ({len(numbers)} of {len(values)})"
 

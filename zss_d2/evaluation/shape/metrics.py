@@ -25,6 +25,17 @@ RATIOS = {
 }
 # A number per image, of all classes of a group together.
 STRAYS = "strays"
+# Those that are no percentages.
+NUMBERS = ("fragments", "pieces", STRAYS)
+# Classes that a metric is of, and what its name ends in then.
+GROUPS = {"all": "", "seen": "-S", "unseen": "-U"}
+LEGEND = (
+    "fragments: connected pieces of a class per region of it in the ground truth; pieces: those of "
+    "any class that a region is cut into; consistency: % of regions' pixels with the most frequent "
+    "label of their region; right-majority: % of them in regions where that is the right one; "
+    "strays: fragments without a pixel of their class in the ground truth, per image; stray-px: % "
+    "of predicted pixels in them; mBIoU: boundary IoU, %. Best: 1, 1, 100, 100, 0, 0, 100."
+)
 METRICS = ("fragments", "pieces", "consistency", "right-majority", STRAYS, "stray-px", "mBIoU")
 
 
@@ -59,7 +70,8 @@ def summarise_shape(
     """
     everything = list(range(len(class_names)))
     unseen = [i for i in everything if class_names[i] in unseen_names]
-    groups = {"": everything, "-S": [i for i in everything if i not in unseen], "-U": unseen}
+    seen = [i for i in everything if i not in unseen]
+    groups = dict(zip(GROUPS.values(), (everything, seen, unseen), strict=True))
     ratios = class_ratios(counts)
     strays = counts[:, COLUMNS.index("strays")]
     metrics = {
@@ -80,16 +92,23 @@ def shape_rows(metrics: Mapping[str, float | None]) -> list[list[str]]:
     if not is_measured(metrics):
         return []
 
-    def cell(value: float | None) -> str:
-        return "-" if value is None or math.isnan(value) else f"{value:.2f}"
-
-    groups = {"all": "", "seen": "-S", "unseen": "-U"}
     return [["classes", *METRICS]] + [
-        [group, *(cell(metrics[f"{name}{suffix}"]) for name in METRICS)]
-        for group, suffix in groups.items()
+        [group, *(in_text(metrics[f"{name}{suffix}"], name) for name in METRICS)]
+        for group, suffix in GROUPS.items()
     ]
+
+
+def in_text(value: float | None, name: str) -> str:
+    """The value of a metric; "-": undefined."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits(name)}f}"
+
+
+def digits(name: str) -> int:
+    """Decimals that a metric, of whatever group, is shown with: ratios have two, percent one."""
+    small = any(name.removesuffix(group) in NUMBERS for group in ("-S", "-U"))
+    return 2 if small else 1
 
 
 def is_measured(metrics: Mapping[str, float | None]) -> bool:
     """Whether results of a test set hold `METRICS`; those of earlier versions do not."""
-    return all(f"{name}{group}" in metrics for name in METRICS for group in ("", "-S", "-U"))
+    return all(f"{name}{group}" in metrics for name in METRICS for group in GROUPS.values())
