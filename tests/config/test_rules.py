@@ -198,6 +198,33 @@ def test_a_stride_must_not_leave_gaps(make_cfg):
             ("MODEL.PIXEL_MEAN", [1.0] * 3, "MODEL.PIXEL_STD", [9.0] * 3, "STATISTICS", "clip"),
             "STATISTICS .* or set MODEL.PIXEL_MEAN \\[\\]",
         ),
+        ("clip_zss", ("REGIONS", "latent"), "use one of 'all', 'unannotated'"),
+        ("clip_zss", ("LOCAL.FILL", "black"), "LOCAL.FILL .* no effect: .*LOCAL_WEIGHT is 0.0"),
+        ("clip_zss", ("LOCAL.TEMPERATURE", 0.1), "no effect: MODEL.CLIP_ZSS.LOCAL_WEIGHT is 0.0"),
+        (
+            "clip_to_seg",
+            ("LOCAL.CLS", "attention", "LOCAL.SIZE", 112),
+            "LOCAL.SIZE .* no effect: MODEL.CLIP_ZSS.LOCAL.CLS is 'attention'",
+        ),
+        ("clip_to_seg", ("LOCAL.BLOCKS", 3), "LOCAL.BLOCKS .*LOCAL.CLS is 'passes'"),
+        ("clip_to_seg", ("LOCAL.MAX_REGIONS", 0), "LOCAL.MAX_REGIONS is 0; use 1 or more"),
+        (
+            "clip_zss",
+            ("PROTOTYPES", "teacher", "SYNTHESIZER.MEMORY", "global_local"),
+            "MEMORY .* no effect: MODEL.CLIP_ZSS.PROTOTYPES is 'teacher'",
+        ),
+        (
+            "clip_zss",
+            ("ZERO_SHOT.LEAKY_ORACLE", ["regions"], "REGIONS", "unannotated"),
+            "REGIONS .* no effect: ZERO_SHOT.LEAKY_ORACLE is",
+        ),
+        (
+            "clip_to_seg",
+            ("ZERO_SHOT.LEAKY_ORACLE", ["embeddings"], "PROTOTYPES", "student"),
+            "PROTOTYPES .* no effect: ZERO_SHOT.LEAKY_ORACLE is",
+        ),
+        ("clip_to_seg", ("ZERO_SHOT.LEAKY_ORACLE", ["masks"]), "'regions', 'embeddings'"),
+        ("ldvc", ("ZERO_SHOT.LEAKY_ORACLE", ["regions"]), "META_ARCHITECTURE is 'LDVC'"),
         ("ldvc", ("NUM_LAYERS", 0, "NUM_HEADS", 4), "LDVC.NUM_LAYERS is 0"),
         ("ldvc", ("NUM_LAYERS", 1, "MODEL.LOSS.AUX_WEIGHT", 0.4), "to 2 or more"),
         ("zegclip", ("NUM_LAYERS", 1, "MODEL.LOSS.AUX_WEIGHT", 0.4), "to 2 or more"),
@@ -207,10 +234,11 @@ def test_a_stride_must_not_leave_gaps(make_cfg):
 def test_rules_of_methods(method, opts, message):
     """Their own keys, and shared keys whose effect depends on them."""
     pairs = zip(opts[::2], opts[1::2], strict=True)
+    node = "MODEL." + {"clip_to_seg": "CLIP_ZSS"}.get(method, method.upper())
     absolute = [
         part
         for key, value in pairs
-        for part in (key if key.startswith("MODEL.") else f"MODEL.{method.upper()}.{key}", value)
+        for part in (key if key.startswith(("MODEL.", "ZERO_SHOT.")) else f"{node}.{key}", value)
     ]
     with pytest.raises(ZssError, match=message):
         load(*absolute, config=ROOT / f"configs/{method}_voc.yaml")

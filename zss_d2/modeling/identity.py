@@ -27,7 +27,7 @@ class Identified(nn.Module):
     relies_on: ClassVar[tuple[str, ...]] = ()
     """Keys of the config that weights rely on without showing it in their shapes."""
     origin: ClassVar[tuple[str, ...]] = (
-        *("classes", "train_classes", "labelled_classes", "self_training"),
+        *("classes", "train_classes", "labelled_classes", "self_training", "leaky_oracle"),
     )
     """What of its `identity` a checkpoint goes on to tell when others are trained from it."""
 
@@ -119,6 +119,13 @@ class Identified(nn.Module):
                 "The checkpoint was self-trained with pseudo labels at the ground-truth places of "
                 "unseen classes (PIXELS %s), a leak: mIoU-U and hIoU are no zero-shot scores",
                 LEAKY,
+            )
+        oracles = {name for x in ancestors for name in x.get("leaky_oracle", ())}
+        if oracles and not present.get("leaky_oracle"):
+            logger.warning(
+                "The checkpoint's training looked at hidden labels of unseen classes "
+                "(ZERO_SHOT.LEAKY_ORACLE %s): its scores are upper bounds",
+                sorted(oracles),
             )
         origins = [{key: x[key] for key in self.origin if key in x} for x in ancestors]
         if {} in origins[:-1]:

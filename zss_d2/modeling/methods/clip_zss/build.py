@@ -62,6 +62,7 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
         "alpha": settings.ALPHA,
         "cosine": settings.COSINE,
         "learner": _criterion(cfg, base_kwargs, dim, towers) if towers else None,
+        "leaky_oracle": cfg.ZERO_SHOT.LEAKY_ORACLE,
     }
 
 

@@ -50,6 +50,7 @@ class CLIPZSS(ZeroShotSegmentor):
         alpha: float,
         cosine: bool,
         learner: DistillationCriterion | None = None,
+        leaky_oracle: Sequence[str] = (),
         **base_kwargs: Any,
     ):
         """
@@ -59,6 +60,7 @@ class CLIPZSS(ZeroShotSegmentor):
             alpha: scale of the text logits.
             cosine: bring features to unit norm before they are compared with text.
             learner: the losses of a training; None: a model for inference.
+            leaky_oracle: what hidden labels stand in for, see `DistillationCriterion`.
             base_kwargs: arguments of `ZeroShotSegmentor`.
         """
         super().__init__(**base_kwargs)
@@ -67,6 +69,7 @@ class CLIPZSS(ZeroShotSegmentor):
         self.alpha = alpha
         self.cosine = cosine
         self.learner = learner
+        self.leaky_oracle = tuple(leaky_oracle)
         if learner is None:
             self.register_load_state_dict_pre_hook(_drop_learner)
 
@@ -75,8 +78,9 @@ class CLIPZSS(ZeroShotSegmentor):
         return build_parts(cls, cfg)
 
     def identity(self) -> dict[str, Any]:
-        """With what the rows of the text table stand for."""
-        return {**super().identity(), "text": self.classifier.identity()}
+        """With what the rows of the text table stand for, and a leaky training as one."""
+        leak = {"leaky_oracle": list(self.leaky_oracle)} if self.leaky_oracle else {}
+        return {**super().identity(), "text": self.classifier.identity(), **leak}
 
     def settings(self) -> dict[str, Any]:
         own = {"MODEL.CLIP_ZSS.ALPHA": self.alpha, "MODEL.CLIP_ZSS.COSINE": self.cosine}
@@ -127,7 +131,7 @@ class CLIPZSS(ZeroShotSegmentor):
         if self.learner is None:
             raise ZssError("MODEL.CLIP_ZSS.TEACHER is False, which is for tests; train with True")
         features, text = self.student(images), self.classifier(self.loss_classes)
-        unseen = self.hidden_classes if "embeddings" in self.learner.oracle else ()
+        unseen = self.hidden_classes if "embeddings" in self.leaky_oracle else ()
         return DistillationInputs(
             features=features,
             logits=self._text_logits(features, text),
@@ -159,7 +163,7 @@ class CLIPZSS(ZeroShotSegmentor):
     def _targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Tensor:
         """With the labels of unseen classes as hidden codes if there is a leaky oracle."""
         targets = super()._targets(batched_inputs)
-        if self.learner is None or not self.learner.oracle:
+        if not self.leaky_oracle:
             return targets
         table = torch.full((max(len(self.classes), self.ignore_label + 1),), self.ignore_label)
         for number, name in enumerate(self.hidden_classes):
