@@ -13,7 +13,9 @@ from PIL import Image
 
 from tests.collection.conftest import POISON, files_of, save_image
 from zss_d2.collection.work import images as image_work
+from zss_d2.data.pipeline.written_labels import WrittenLabels
 from zss_d2.engine import output_folder
+from zss_d2.errors import ZssError
 from zss_d2.predict.formats.base import ImageFormat
 from zss_d2.predict.sheet import GAP, HEIGHT
 from zss_d2.utils import writing
@@ -73,6 +75,32 @@ def test_the_manifest_says_with_what_and_what_became_of_it(predict, folder, tmp_
         "status": "done",
         "files": {"labels": "labels/sub/Ünï 犬.png", "overlay": "overlay/sub/Ünï 犬.png"},
     }
+
+
+def test_a_training_takes_what_was_written_as_pseudo_labels(predict, fake, folder, tmp_path):
+    """Classes by name; what is background has no label."""
+    words = ("--classes", "b", "c|sea", "--background", "rest")
+    predict(folder, "--formats", "labels", *words)
+    written = WrittenLabels(tmp_path / "out", ("c", "a", "b"), ("a",), ignore=255)
+    files = {name: str(folder / f"{name}.png") for name in "abcde"}
+    written.require([{"file_name": str(folder / "sub/Ünï 犬.png")}, {"file_name": files["a"]}])
+    # Red values 0, 10, ..., 40; ids are the remainder modulo three: background, b, c.
+    expected = {"a": 255, "b": 2, "c": 0, "d": 255, "e": 2}
+    for name, label in expected.items():
+        labels = written.read(files[name], (6, 8))
+        assert labels.shape == (6, 8)
+        assert (labels == label).all(), name
+    with pytest.raises(ZssError, match=r"a.png: labels of 8 x 6 px for .*a.png of 8 x 7"):
+        written.read(files["a"], (7, 8))
+    with pytest.raises(ZssError, match="no labels of 1 of the 2 training images, such as new.png"):
+        written.require([{"file_name": "new.png"}, {"file_name": files["a"]}])
+    (tmp_path / "out/labels/a.png").unlink()
+    with pytest.raises(ZssError, match="a.png"):
+        written.read(files["a"], (6, 8))
+    fake.segmentor.identity = lambda: {"train_classes": ["a"], "templates": ["a photo of a {}."]}
+    predict(folder, "--output", tmp_path / "leaky")
+    with pytest.raises(ZssError, match="was trained with labels of 1 unseen classes"):
+        WrittenLabels(tmp_path / "leaky", ("c", "a", "b"), ("a",), ignore=255)
 
 
 def test_images_of_one_size_go_through_the_network_together(predict, fake, folder):

@@ -82,6 +82,8 @@ def test_before_its_start_it_is_the_inductive_run(transductive_cfg, tmp_path, ca
     [
         (("SOLVER.MAX_ITER", 3), "START is 3, but SOLVER.MAX_ITER is 3"),
         ((KEY + "START", 0), r"START is 0 and MODEL.WEIGHTS empty.*half of SOLVER.MAX_ITER \(3\)"),
+        ((KEY + "SOURCE", "offline"), "SOURCE is 'offline' and FOLDER empty"),
+        ((KEY + "SOURCE", "ema", "MODEL.COMPILE", "eager"), "COMPILE is 'eager' and .*'ema'"),
     ],
 )
 def test_a_run_without_a_start_is_refused(transductive_cfg, overrides, message):

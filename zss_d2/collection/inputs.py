@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zss_d2.analysis.names import short_names
-from zss_d2.collection.state.folder import holds_results
+from zss_d2.data.files.predictions import holds_results
 from zss_d2.errors import ZssError
 from zss_d2.utils.text import one_line
 

@@ -18,7 +18,7 @@ from zss_d2.api import load_model
 from zss_d2.collection.inputs import Image, find_images
 from zss_d2.collection.ranks import Ranks, device_of, join, lost_contact
 from zss_d2.collection.sheet import write_sheet
-from zss_d2.collection.state.folder import MANIFEST, OutputFolder
+from zss_d2.collection.state.folder import OutputFolder
 from zss_d2.collection.state.identity import describe
 from zss_d2.collection.state.journal import Journal, Records
 from zss_d2.collection.state.resume import find_missing, settled, without_masks
@@ -27,6 +27,7 @@ from zss_d2.collection.work.batches import planned
 from zss_d2.collection.work.images import ImageWork, Job
 from zss_d2.collection.work.plan import chunks, share
 from zss_d2.collection.work.progress import Progress
+from zss_d2.data.files.predictions import MANIFEST
 from zss_d2.engine.output_folder import claim
 from zss_d2.engine.processes import interrupt
 from zss_d2.errors import ZssError

@@ -83,12 +83,15 @@ def _add_data_config(cfg: CN) -> None:
     cfg.ZERO_SHOT.SELF_TRAINING.PIXELS = "unlabelled"
     # Whose scores. online: those of the same forward pass. ema: of the moving average of the
     # weights since START. frozen: of the weights at START, and again every ROUNDS iterations. The
-    # latter two are without dropout, as in tests, and take a forward pass more.
+    # latter two are without dropout, as in tests, and take a forward pass more. offline: none,
+    # but the labels that zss predict has written for the training images.
     cfg.ZERO_SHOT.SELF_TRAINING.SOURCE = "online"
     # m of the moving average m w' + (1 - m) w.
     cfg.ZERO_SHOT.SELF_TRAINING.EMA_MOMENTUM = 0.999
     # 0: never again.
     cfg.ZERO_SHOT.SELF_TRAINING.ROUNDS = 0
+    # Output folder of zss predict, with the format labels, for SOURCE offline.
+    cfg.ZERO_SHOT.SELF_TRAINING.FOLDER = ""
     # Classes that a pseudo label may be of: "unseen", or "all", where a pixel for which a seen
     # class scores best gets that one.
     cfg.ZERO_SHOT.SELF_TRAINING.CANDIDATES = "unseen"

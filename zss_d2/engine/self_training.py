@@ -38,7 +38,12 @@ def require_possible(cfg: CfgNode, model: nn.Module) -> None:
             f"MODEL.COMPILE is {cfg.MODEL.COMPILE!r} and ZERO_SHOT.SELF_TRAINING.SOURCE "
             f"{settings.SOURCE!r}, whose weights a compiled model cannot be given; turn it off"
         )
-    if settings.START == 0 and not cfg.MODEL.WEIGHTS:
+    if settings.SOURCE == "offline" and not settings.FOLDER:
+        raise ZssError(
+            "ZERO_SHOT.SELF_TRAINING.SOURCE is 'offline' and FOLDER empty; give the --output of "
+            "zss predict on the training images"
+        )
+    if settings.START == 0 and not cfg.MODEL.WEIGHTS and settings.SOURCE != "offline":
         raise ZssError(
             "ZERO_SHOT.SELF_TRAINING.START is 0 and MODEL.WEIGHTS empty: pseudo labels would be "
             "those of an untrained model; give inductive weights, or a START such as half of "

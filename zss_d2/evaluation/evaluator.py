@@ -21,6 +21,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from zss_d2.data.files.encoding import MaskEncoding
+from zss_d2.data.files.predictions import require_ground_truth
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.counts import (
     ImageCounts,
@@ -106,14 +107,16 @@ class ZeroShotSemSegEvaluator(SemSegEvaluator):
             fragmentation: measure the shape of regions too (`zss_d2.evaluation.shape.metrics`).
 
         Raises:
-            ZssError: the data set holds no image, has a name that results.json cannot hold, or what
-                is kept of two images has one name.
+            ZssError: its ground truth was made by a model; the data set holds no image, has a name
+                that results.json cannot hold, or what is kept of two images has one name.
         """
         check_dataset_name(dataset_name)
         super().__init__(dataset_name, distributed, output_dir)
         if not self.input_file_to_gt_file:
             raise ZssError(f"{dataset_name} holds no image; prepare the data set again")
         metadata = MetadataCatalog.get(dataset_name)
+        folders = {Path(file).parent for file in self.input_file_to_gt_file.values()}
+        require_ground_truth(dataset_name, sorted(folders), metadata.get("pseudo_labels", False))
         self._unseen_names: Sequence[str] = metadata.unseen_classes
         self._thing_names: Sequence[str] = metadata.get("thing_classes", ())
         self._encoding = MaskEncoding.of(metadata)

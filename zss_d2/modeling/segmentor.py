@@ -90,9 +90,6 @@ class ZeroShotSegmentor(Identified):
                 lacks.
         """
         super().__init__(classes, train_classes, labelled_classes, settings)
-        self.self_training: SelfTraining | None = None
-        if self_training is not None:
-            self.self_training = SelfTraining(self_training, len(self.train_classes))
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         self.size_divisibility = size_divisibility
@@ -100,10 +97,15 @@ class ZeroShotSegmentor(Identified):
         self.train_size = tuple(train_size)
         self.protocol = protocol or InferenceProtocol()
         self.precision = precision or Precision()
-        lut = self._build_train_id_lut()
+        # -1 where training must never see the id: of a class whose labels are not to be used.
+        lut = self._train_ids(self.labelled_classes, other=-1)
         self.register_buffer("train_id_lut", lut, False)
         # Not buffers: labels are looked at on the CPU, before a GPU would have to be waited for.
         self._forbidden_ids, self._labelled_ids = lut < 0, (lut >= 0) & (lut != ignore_label)
+        self.self_training: SelfTraining | None = None
+        if self_training is not None:
+            ids = self._train_ids(self.train_classes, other=ignore_label)
+            self.self_training = SelfTraining(self_training, ids, len(self.train_classes))
         self._graphs = GraphedLogits()
         self.register_load_state_dict_post_hook(lambda module, _: module._graphs.clear())
         # Batches without a labelled pixel before the first one that has some; None: it has come.
@@ -306,16 +308,15 @@ class ZeroShotSegmentor(Identified):
     def _pad(self, images: list[Tensor]) -> Tensor:
         return ImageList.from_tensors(images, self.size_divisibility).tensor
 
-    def _build_train_id_lut(self) -> Tensor:
-        """Label id -> index into `train_classes`; -1 where training must never see the id.
+    def _train_ids(self, names: Sequence[str], other: int) -> Tensor:
+        """Label id -> index into `train_classes` of these names; ``other`` for all other ids.
 
-        That is, of a class whose labels are not to be used. The last entry stands for all ids out
-        of range.
+        The ignore label stays. The last entry stands for all ids out of range.
         """
         size = max(len(self.classes), self.ignore_label + 1)
-        lut = torch.full((size + 1,), -1)
+        lut = torch.full((size + 1,), other)
         lut[self.ignore_label] = self.ignore_label
-        for name in self.labelled_classes:
+        for name in names:
             lut[self.classes.index(name)] = self.train_classes.index(name)
         return lut
 

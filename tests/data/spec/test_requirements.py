@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from zss_d2.data.spec.custom import register_custom
 from zss_d2.data.spec.requirements import require_datasets, require_known
 from zss_d2.errors import ZssError
+from zss_d2.evaluation import ZeroShotSemSegEvaluator
 
 
 def message(cfg, train: bool | None = None) -> str:
@@ -115,3 +116,26 @@ def test_masks_with_raw_ids_must_be_there_too(yard, make_cfg):
     require_datasets(cfg, train=True)
     (yard.parent / "masks/yard_5.png").unlink()
     assert "no mask for 1 (yard_5)" in message(cfg, train=True)
+
+
+def test_a_set_whose_masks_are_pseudo_labels_is_trained_on_and_not_tested_on(yard, make_cfg):
+    """By its description, or because zss predict has written its masks."""
+    yard.write_text(yard.read_text() + "pseudo_labels: true\n")
+    register_custom([yard])
+    sets = ("DATASETS.TRAIN", ("zss_yard_train",), "DATASETS.TEST")
+    require_datasets(make_cfg(*sets, ()), train=True)
+    text = message(make_cfg(*sets, ("zss_yard_val",)), train=True)
+    assert text.startswith(
+        "DATASETS.TEST zss_yard_val: zss_yard_val: its description says that its"
+    )
+    yard.write_text(yard.read_text().replace("true", "false"))
+    register_custom([yard])
+    require_datasets(make_cfg(*sets, ("zss_yard_val",)), train=True)
+    manifest = yard.parent / "masks/predict.json"
+    manifest.write_text('{"kind": "zss predict"}')
+    text = message(make_cfg(*sets, ("zss_yard_val",)), train=False)
+    assert "are labels that zss predict has written" in text
+    with pytest.raises(ZssError, match="labels that zss predict has written"):
+        ZeroShotSemSegEvaluator("zss_yard_val")
+    manifest.unlink()
+    ZeroShotSemSegEvaluator("zss_yard_val")

@@ -7,6 +7,7 @@ targets and the same losses, bit for bit.
 from __future__ import annotations
 
 import copy
+import json
 from itertools import product
 
 import cv2
@@ -18,6 +19,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from tests.modeling.all_methods import METHODS, TRAINED
+from zss_d2.data.files.predictions import KIND, MANIFEST, RECORDS
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.engine.run_state import with_memory
 from zss_d2.utils.random_streams import seed_streams
@@ -32,6 +34,7 @@ SETTINGS = {
     "agreement": (KEY + "AGREEMENT", (1.0, 0.5), KEY + "CANDIDATES", "all"),
     "ema": (KEY + "SOURCE", "ema"),
     "frozen": (KEY + "SOURCE", "frozen", KEY + "AGREEMENT", (1.5,)),
+    "offline": (KEY + "SOURCE", "offline"),
     "weight": (KEY + "WEIGHT", 0.5),
     "negatives": ("MODEL.LOSS.IGNORED", "negatives"),
     "inductive phase": (KEY + "START", 1),
@@ -64,7 +67,17 @@ def masks(tmp_path) -> list[dict]:
         path = tmp_path / f"mask{number}.png"
         cv2.imwrite(str(path), mask)
         record = {"file_name": str(tmp_path / "image.png"), "sem_seg_file_name": str(path)}
-        records.append({**record, "dataset_name": "zss_voc_train", "image_id": str(number)})
+        name = {"dataset_name": "zss_voc_train", "image_id": str(number)}
+        records.append({**record, **name, "written": str(tmp_path)})
+    names = [*metadata.unseen_classes, metadata.stuff_classes[3]]
+    words = {"classes": [[name] for name in names], "background": []}
+    head = {"kind": KIND, "state": "finished", "method": "LDVC", "words": words}
+    (tmp_path / MANIFEST).write_text(json.dumps(head))
+    files = {"file_name": "image.png", "files": {"labels": "written.png"}}
+    (tmp_path / RECORDS).write_text(json.dumps(files))
+    labels = generator.integers(0, len(names), (96, 120), np.uint8)
+    labels[30:40] = 255
+    cv2.imwrite(str(tmp_path / "written.png"), labels)
     assert not np.array_equal(*(cv2.imread(r["sem_seg_file_name"], 0) for r in records))
     return records
 
@@ -81,6 +94,8 @@ def batch(cfg: CfgNode, record: dict) -> list[dict]:
 def steps(make_cfg, method: str, masks: list[dict], *overrides) -> list[tuple]:
     """Targets of the losses, these, and what was counted, of the same first step on either mask."""
     size = ("INPUT.RESIZE_BASE", (64, 64), "INPUT.CROP.SIZE", (64, 64))
+    if "offline" in overrides:
+        overrides = (*overrides, KEY + "FOLDER", masks[0]["written"])
     cfg = make_cfg(*METHODS[method], *SETTING, *size, *overrides)
     seed_streams(2)
     model, results = build_model(cfg).train(), []

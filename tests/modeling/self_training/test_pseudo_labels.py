@@ -13,6 +13,7 @@ from zss_d2.modeling.self_training.pseudo_labels import (
     eligible,
     fill,
     least_bins,
+    take,
     tally,
     without_low,
 )
@@ -84,6 +85,14 @@ def test_what_views_do_not_agree_on_gets_no_label():
     targets = torch.full((1, 1, 3), IGNORE)
     filled = fill(targets, targets == IGNORE, guess_of([1, 2, 3], [1.0] * 3, (1, 0, 1)), 0.0)
     assert filled.tolist() == [[[1, IGNORE, 3]]]
+
+
+def test_labels_that_were_made_before_are_taken_where_there_are_some():
+    targets = torch.tensor([[[0, IGNORE, IGNORE, IGNORE, IGNORE]]])
+    pixels = torch.tensor([[[0, 1, 1, 1, 0]]]).bool()
+    labels = torch.tensor([[[2, 2, 1, IGNORE, 2]]])
+    assert take(targets, pixels, labels, 0).tolist() == [[[0, 2, 1, IGNORE, IGNORE]]]
+    assert take(targets, pixels, labels, 2).tolist() == [[[0, 2, IGNORE, IGNORE, IGNORE]]]
 
 
 def test_the_lowest_scores_of_every_class_are_left_out():

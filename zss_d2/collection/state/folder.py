@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,13 +15,13 @@ from typing import Any
 
 from zss_d2.collection.state.identity import require_same
 from zss_d2.collection.state.journal import DONE, FAILED, Records
+from zss_d2.data.files.predictions import KIND, MANIFEST, RECORDS
 from zss_d2.errors import ZssError
 from zss_d2.predict.formats import CollectionFormat, Record
 from zss_d2.predict.words import Words
 from zss_d2.utils.writing import write_atomic
 
-MANIFEST, RECORDS, JOURNAL = "predict.json", "predict.jsonl", ".journal"
-KIND = "zss predict"
+JOURNAL = ".journal"
 # Of a record, what is of use here alone.
 _OWN = ("name", "source", "stamp", "files", "status", "masks")
 
@@ -142,15 +141,6 @@ class OutputFolder:
                 file.write("\n  ]\n}\n")
 
         write_atomic(self.manifest, write)
-
-
-def holds_results(folder: str) -> bool:
-    """Whether a folder is one that ``zss predict`` has written to."""
-    try:
-        with open(os.path.join(folder, MANIFEST), "rb") as file:
-            return json.dumps({"kind": KIND})[1:-1].encode() in file.read(64)
-    except OSError:
-        return False
 
 
 def _done(path: Path, masks: bool) -> Iterator[Record]:

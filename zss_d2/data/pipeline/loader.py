@@ -65,8 +65,12 @@ def build_train_loader(cfg: CfgNode) -> ResumableLoader:
     records = DatasetFromList(chosen)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     stream = ImageStream(len(records), seed)
+    mapper = ZeroShotMapper(cfg, is_train=True)
+    if mapper.pseudo_labels:
+        for name in cfg.DATASETS.TRAIN:
+            mapper.written(name).require(r for r in chosen if r["dataset_name"] == name)
     batches = build_detection_train_loader(
-        DrawnImages(records, ZeroShotMapper(cfg, is_train=True), stream),
+        DrawnImages(records, mapper, stream),
         mapper=None,
         sampler=stream,
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATE,

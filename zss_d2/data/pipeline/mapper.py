@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import detectron2.data.transforms as T
@@ -22,6 +23,7 @@ from zss_d2.data.pipeline.augmentation import (
     photometric_distortion,
 )
 from zss_d2.data.pipeline.workers import begin_worker
+from zss_d2.data.pipeline.written_labels import WrittenLabels
 from zss_d2.data.spec.custom import register_custom
 
 # The crop is built before any record, hence any metadata, is known. Where a benchmark has another
@@ -41,6 +43,7 @@ class ZeroShotMapper:
         image_format: str = "RGB",
         hide_unseen_labels: bool = True,
         unseen_location: bool = False,
+        pseudo_labels: str = "",
         leaky_oracle: bool = False,
         custom: Sequence[str] = (),
     ):
@@ -51,6 +54,7 @@ class ZeroShotMapper:
             image_format: of `zss_d2.data.files.images.read_image`.
             hide_unseen_labels: turn pixels of unseen classes into the ignore label.
             unseen_location: but say where they were, which is a leak of the ground truth.
+            pseudo_labels: output folder of ``zss predict`` for the training images; "": none.
             leaky_oracle: in training also return all labels as ``leaky_oracle_sem_seg``, for upper
                 bounds that look at what is hidden.
             custom: descriptions of custom datasets, see `zss_d2.data.spec.custom`.
@@ -60,6 +64,9 @@ class ZeroShotMapper:
         self.image_format = image_format
         self.hide_unseen_labels = hide_unseen_labels
         self.unseen_location = unseen_location
+        self.pseudo_labels = pseudo_labels
+        # By data set, whose ids they are in.
+        self._written: dict[str, WrittenLabels] = {}
         self.leaky_oracle = leaky_oracle
         self.custom = tuple(custom)
 
@@ -70,13 +77,17 @@ class ZeroShotMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        settings = cfg.ZERO_SHOT.SELF_TRAINING
+        trains_itself = is_train and cfg.ZERO_SHOT.SETTING == "transductive"
         return {
             "is_train": is_train,
             "augmentations": train_augmentations(cfg) if is_train else inference_augmentations(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "hide_unseen_labels": cfg.ZERO_SHOT.SETTING != "supervised",
-            "unseen_location": cfg.ZERO_SHOT.SETTING == "transductive"
-            and cfg.ZERO_SHOT.SELF_TRAINING.PIXELS == "unseen_location",
+            "unseen_location": trains_itself and settings.PIXELS == "unseen_location",
+            "pseudo_labels": settings.FOLDER
+            if trains_itself and settings.SOURCE == "offline"
+            else "",
             "leaky_oracle": bool(cfg.ZERO_SHOT.LEAKY_ORACLE),
             "custom": cfg.DATASETS.CUSTOM,
         }
@@ -86,8 +97,9 @@ class ZeroShotMapper:
 
         Returns:
             The record with ``height`` and ``width`` of the original image in px and ``image``
-            (3, H, W) uint8; in training also ``sem_seg`` (H, W) int64, with `unseen_location` that
-            (H, W) bool; at test time ``vocabulary``, the tuple of class names.
+            (3, H, W) uint8; in training also ``sem_seg`` (H, W) int64, and what was asked for of
+            ``unseen_location`` (H, W) bool and ``pseudo_labels`` (H, W) int64; at test time
+            ``vocabulary``, the tuple of class names.
 
         Raises:
             ZssError: a file is unreadable, sizes disagree, or the mask holds an undefined value.
@@ -109,12 +121,28 @@ class ZeroShotMapper:
             if self.unseen_location:
                 hidden = transforms.apply_segmentation((sem_seg != truth).astype(np.uint8))
                 output["unseen_location"] = torch.from_numpy(hidden.astype(bool))
+            if self.pseudo_labels:
+                labels = self.written(record["dataset_name"]).read(record["file_name"], truth.shape)
+                labels = transforms.apply_segmentation(labels)
+                output["pseudo_labels"] = torch.from_numpy(labels.astype(np.int64))
             if self.leaky_oracle:
                 truth = transforms.apply_segmentation(truth)
                 output["leaky_oracle_sem_seg"] = torch.from_numpy(truth.astype(np.int64))
         else:
             output["vocabulary"] = tuple(metadata.stuff_classes)
         return output
+
+    def written(self, dataset: str) -> WrittenLabels:
+        """The pseudo labels, in the ids of a data set; raises ZssError as `WrittenLabels`."""
+        if dataset not in self._written:
+            metadata = MetadataCatalog.get(dataset)
+            self._written[dataset] = WrittenLabels(
+                Path(self.pseudo_labels).expanduser(),
+                metadata.stuff_classes,
+                metadata.unseen_classes,
+                metadata.ignore_label,
+            )
+        return self._written[dataset]
 
     def _visible(self, labels: np.ndarray, metadata: Any) -> np.ndarray:
         """Of labels (H, W) those that training may see.

@@ -59,6 +59,8 @@ class Benchmark:
     colors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     encodings: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     prepare_script: str = ""
+    pseudo_labels: bool = False
+    """Whether a model has labelled the images."""
 
     @property
     def seen_ids(self) -> tuple[int, ...]:
@@ -105,6 +107,7 @@ class Benchmark:
             things=tuple(name for name in classes if name in spec.things),
             colors={name: tuple(rgb) for name, rgb in spec.colors.items()},
             encodings=spec.encodings,
+            pseudo_labels=spec.pseudo_labels,
             prepare_script=spec.prepare or f"prepare_{spec.name}.py",
         )
 

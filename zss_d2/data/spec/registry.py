@@ -88,6 +88,7 @@ def _publish_metadata(benchmark: Benchmark, split: Split, location: Location) ->
         "ignore_label": benchmark.ignore_label,
         "evaluator_type": "sem_seg",
         "benchmark": benchmark.name,
+        "pseudo_labels": benchmark.pseudo_labels,
         "image_root": str(location.images),
         "sem_seg_root": str(location.masks),
         "mask_encoding": mask_encoding(benchmark, location),

@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 
 from zss_d2.data.files.images import require_folder
 from zss_d2.data.files.listing import Location, load_records
+from zss_d2.data.files.predictions import require_ground_truth
 from zss_d2.data.spec.registry import location_of
 from zss_d2.data.spec.schema import closest
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests
@@ -81,6 +82,8 @@ def require_datasets(cfg: CfgNode, train: bool) -> None:
                 continue
             try:
                 if key.endswith("TEST"):
+                    said = MetadataCatalog.get(name).pseudo_labels
+                    require_ground_truth(name, [location.masks], said)
                     load_records(location, name)
                 else:
                     _require_images(location)

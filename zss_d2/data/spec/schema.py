@@ -147,6 +147,7 @@ class DatasetSpec(_Strict):
 
     ``raw_to_train`` gives the class, by name or id, or the ignore label of every value that a mask
     may hold; None: masks hold train ids, that is positions in ``classes``, or the ignore label.
+    ``pseudo_labels``: a model has labelled the images, so that nothing is tested on them.
     ``encodings`` are those of other editions of the same masks. ``colors`` are those of classes in
     pictures, RGB; any may be left out. ``unseen`` may be the word ``all``,
     of a data set that is only tested on.
@@ -164,6 +165,7 @@ class DatasetSpec(_Strict):
     ignore_label: Annotated[int, Field(ge=0, le=MAX_LABEL)] = 255
     raw_to_train: RawMap | None = None
     encodings: dict[Identifier, RawMap] = {}
+    pseudo_labels: bool = False
     splits: dict[Identifier, SplitSpec]
 
     # Validators get, in ``info.data``, the keys that stand above theirs and are right.

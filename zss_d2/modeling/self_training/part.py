@@ -12,19 +12,24 @@ from torch import Tensor, nn
 
 from zss_d2.modeling.self_training.pseudo_labels import (
     BINS,
+    Guess,
     best_candidate,
     count_scores,
     eligible,
     fill,
     least_bins,
+    take,
     tally,
     without_low,
 )
 from zss_d2.modeling.self_training.settings import SelfTrainingSettings
 from zss_d2.modeling.self_training.teacher import Student, TeacherWeights, logits_of_views
+from zss_d2.utils.transfer import sent
 
 LOCATION = "unseen_location"
 """Key of a training item under the leaky setting: (H, W) bool, pixels of unseen classes."""
+WRITTEN = "pseudo_labels"
+"""Key of a training item with offline pseudo labels: (H, W), ids of the data set, or ignore."""
 # What is left of the counts of scores, whose quantiles are thresholds, after a step.
 _DECAY = 0.99
 _PLAIN = (1.0, False)
@@ -63,14 +68,17 @@ class SelfTraining(nn.Module):
         iteration: that of the step, which the trainer sets before it; without a trainer 0.
     """
 
-    def __init__(self, settings: SelfTrainingSettings, num_names: int):
+    def __init__(self, settings: SelfTrainingSettings, ids: Tensor, num_names: int):
         """
         Args:
-            num_names: K, names in the losses.
+            ids: index among the names in the losses of every id that a label map may have, or the
+                ignore label.
+            num_names: K, of those names.
         """
         super().__init__()
         self.settings = settings
         self.iteration = 0
+        self.register_buffer("ids", ids, persistent=False)
         counts = torch.zeros(1 + num_names, dtype=torch.int64)
         self.register_buffer("counts", counts, persistent=False)
         self.teacher = TeacherWeights() if settings.source in ("ema", "frozen") else None
@@ -103,7 +111,7 @@ class SelfTraining(nn.Module):
         """
         if self.teacher is not None and self.teacher.empty:
             self.teacher.copy(network)
-        wanted = self.settings.views
+        wanted = () if self._offline else self.settings.views
         if self._own_view:
             wanted = [view for view in wanted if view != _PLAIN]
         return logits_of_views(network, self.teacher, images, network.train_classes, wanted)
@@ -111,7 +119,11 @@ class SelfTraining(nn.Module):
     @property
     def _own_view(self) -> bool:
         """Whether the forward pass of the step is one of the views."""
-        return self.teacher is None and _PLAIN in self.settings.views
+        return self.teacher is None and not self._offline and _PLAIN in self.settings.views
+
+    @property
+    def _offline(self) -> bool:
+        return self.settings.source == "offline"
 
     def losses(
         self,
@@ -157,16 +169,25 @@ class SelfTraining(nn.Module):
         pixels = eligible(targets, sizes, network.ignore_label, located)
         first = len(network.labelled_classes) if self.settings.candidates == "unseen" else 0
         number = len(network.train_classes)
-        own = [network.training_logits(outputs)] if self._own_view else []
-        logits = [view.detach().float() for view in (*own, *views)]
-        guess = best_candidate(logits, targets.shape[1:], network.activate, first)
-        if self.settings.quantile:
-            counts = _of_all_processes(count_scores(guess, pixels, number))
-            self.score_counts.mul_(_DECAY).add_(counts)
-            guess = without_low(guess, least_bins(self.score_counts, self.settings.quantile))
-        filled = fill(targets, pixels, guess, self.settings.threshold)
+        if self._offline:
+            written = [self.ids[sent(item[WRITTEN], self.ids.device)] for item in items]
+            labels = network.padded_masks(written, network.ignore_label)
+            filled = take(targets, pixels, labels, first)
+        else:
+            own = [network.training_logits(outputs)] if self._own_view else []
+            logits = [view.detach().float() for view in (*own, *views)]
+            guess = best_candidate(logits, targets.shape[1:], network.activate, first)
+            filled = fill(targets, pixels, self._high(guess, pixels), self.settings.threshold)
         self.counts += _of_all_processes(tally(targets, filled, pixels, number))
         return filled
+
+    def _high(self, guess: Guess, pixels: Tensor) -> Guess:
+        """Without the lowest scores of every class, by those of the last steps."""
+        if not self.settings.quantile:
+            return guess
+        counts = _of_all_processes(count_scores(guess, pixels, len(self.score_counts)))
+        self.score_counts.mul_(_DECAY).add_(counts)
+        return without_low(guess, least_bins(self.score_counts, self.settings.quantile))
 
     def taken_counts(self) -> list[int]:
         """Pixels since the last call that might have got a label, and of each name that have.

@@ -98,6 +98,17 @@ def fill(targets: Tensor, pixels: Tensor, guess: Guess, threshold: float) -> Ten
     return guess.labels.where(kept, targets)
 
 
+def take(targets: Tensor, pixels: Tensor, labels: Tensor, first: int) -> Tensor:
+    """Targets (B, H, W) with labels that were made before at those ``pixels`` that have one.
+
+    Args:
+        pixels: (B, H, W) bool, those that may get one.
+        labels: (B, H, W), indices among all names, or the ignore label, which is none of them.
+        first: those of names from this one on are taken.
+    """
+    return labels.where(pixels & (labels >= first), targets)
+
+
 def score_bins(scores: Tensor) -> Tensor:
     """Which of the `BINS` equal parts of 0..1 scores are in, int64."""
     return (scores * BINS).long().clamp(0, BINS - 1)
