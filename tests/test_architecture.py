@@ -19,6 +19,7 @@ ROOMS = {
         "spec",
         "pipeline",
         "prepare",
+        "exports",
         "synthetic",
         "sets",
         "prepare_command",

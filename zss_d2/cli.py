@@ -17,6 +17,10 @@ from zss_d2.errors import ZssError, command
 COMMANDS = {
     "train": ("train", "train or evaluate a method, on one or several GPUs"),
     "prepare": ("data.prepare_command", "prepare a data set for training and tests"),
+    "masks": (
+        "data.exports.command",
+        "a data set from annotations of CVAT, Label Studio, COCO, or colour masks",
+    ),
     "check": ("data.prepare.check_command", "check a custom dataset or a prepared benchmark"),
     "sweep": (
         "analysis.commands.sweep",

@@ -164,6 +164,28 @@ def read_mask(path: str | Path) -> np.ndarray:
     return mask
 
 
+def read_colours(path: str | Path) -> np.ndarray:
+    """Read a mask whose colours stand for classes as (H, W, 3) uint8, exactly as they were drawn.
+
+    Transparency is dropped. Raises ZssError naming the file, also for what a lossy kind of file has
+    changed, or EXIF data turns.
+    """
+    try:
+        with _open(path) as image:
+            warning = mask_warning(image) if image.mode != "1" else ""
+            if image.mode not in _EIGHT_BIT_MODES:
+                warning = f"mask is stored in mode {image.mode!r}; give colours of 8 bits a channel"
+            turned = image.format != "PNG" or "exif" in image.info
+            if turned and _orientation(image) in range(2, 9):
+                warning = warning or "mask is to be turned by its EXIF data; use an upright copy"
+            colours = np.asarray(image.convert("RGB"))
+    except _DECODE_ERRORS as error:
+        raise ZssError(f"{path}: {_describe(error, 'mask')}") from None
+    if warning:
+        raise ZssError(f"{path}: {warning}")
+    return colours
+
+
 def read_pair(
     image_path: str | Path,
     mask_path: str | Path,
@@ -197,6 +219,15 @@ def image_size(path: str | Path) -> tuple[int, int] | None:
             return image.size[::-1] if turned else image.size
     except _DECODE_ERRORS:
         return None
+
+
+def image_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation: 1 upright or unknown, 5 to 8 with sides exchanged."""
+    try:
+        with _open(path) as image:
+            return _orientation(image) if _may_turn(image) else 1
+    except _DECODE_ERRORS:
+        return 1
 
 
 def image_stamp(path: str | Path) -> str:

@@ -153,7 +153,7 @@ def _state(job: Job, pair: Pair) -> str:
     """Return ``kept`` or ``unrecorded`` for a pair whose outputs are current, else nothing."""
     image_out, mask_out = job.targets(pair)
     try:
-        if not _placed(job, pair, image_out):
+        if not is_placed(job, pair, image_out):
             return ""
         found = image_stamp(mask_out)
         if found:
@@ -168,7 +168,7 @@ def _state(job: Job, pair: Pair) -> str:
     return state if size and there and sorted(size) == sorted(there) else ""
 
 
-def _placed(job: Job, pair: Pair, image_out: Path) -> bool:
+def is_placed(job: Job, pair: Pair, image_out: Path) -> bool:
     """Whether the image is there in the way that is asked for; raises OSError if it is not."""
     if image_out.is_symlink() == job.copy:
         return False
@@ -181,7 +181,7 @@ def _placed(job: Job, pair: Pair, image_out: Path) -> bool:
 
 def _convert(job: Job, pair: Pair) -> str:
     """Return one of `_STATES`, or the problem."""
-    _spare_originals(job, pair)
+    spare_originals(job, pair)
     if state := _state(job, pair):
         return state
     image_out, mask_out = job.targets(pair)
@@ -190,7 +190,7 @@ def _convert(job: Job, pair: Pair) -> str:
         labels = remap(read_pair(pair.image, pair.mask, read=pair.read)[1], job.lut)
         labels = labels.astype(np.uint8 if job.lut.max() < 256 else np.uint16)
         write_mask(mask_out, labels, stamp)
-        _place(job, pair, image_out)
+        place_image(job, pair, image_out)
     except UndefinedLabelError as error:
         return f"{pair.mask}: {error} without a meaning; {FETCHED_REMEDY} (image {pair.image_id})"
     except WriteError:
@@ -202,7 +202,7 @@ def _convert(job: Job, pair: Pair) -> str:
     return "written"
 
 
-def _place(job: Job, pair: Pair, image_out: Path) -> None:
+def place_image(job: Job, pair: Pair, image_out: Path) -> None:
     original = pair.image.resolve()
     if not job.copy:
         link_atomic(image_out, original)
@@ -216,7 +216,7 @@ def _place(job: Job, pair: Pair, image_out: Path) -> None:
     write_atomic(image_out, copy, flush=False)
 
 
-def _spare_originals(job: Job, pair: Pair) -> None:
+def spare_originals(job: Job, pair: Pair) -> None:
     """Raise WriteError if an output is an original itself, by whatever way of links."""
     for output in job.targets(pair):
         for original in (pair.image, pair.mask):
