@@ -1,5 +1,6 @@
 """Published MSCAN weights: every tensor arrives at its place."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -66,14 +67,43 @@ def build(make_cfg, path, *overrides) -> MSCAN:
     return build_backbone(make_cfg(*TINY, *weights, *overrides), ShapeSpec(channels=3))
 
 
-@pytest.mark.parametrize("kind", ["published", "ours"])
-def test_weights_arrive(make_cfg, tmp_path, source, kind):
-    if kind == "published":
-        path = tmp_path / "mscan.pth"
-        torch.save({"state_dict": published(source)}, path)
-    else:
-        path = tmp_path / "mscan.safetensors"
-        save_file(source.state_dict(), path)
+def mmsegmentation(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """MMSegmentation (0.30 on, and 1.x) has the depth-wise convolution without a module around."""
+    return {name.replace(".dwconv.dwconv.", ".dwconv."): x for name, x in state.items()}
+
+
+def segmenter(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Its backbone and, in the place of a classifier, a decode head."""
+    body = {f"backbone.{name}": x for name, x in state.items() if not name.startswith("head.")}
+    return body | {"decode_head.conv_seg.weight": torch.zeros(150, 8, 1, 1)}
+
+
+PUBLISHED = {
+    "SegNeXt, ImageNet": lambda x: {"state_dict": x},
+    "SegNeXt, ImageNet, flat": lambda x: x,
+    "SegNeXt, segmenter": lambda x: {
+        "meta": {"mmseg_version": "0.24.1", "CLASSES": ("wall",), "seed": np.int64(0)},
+        "state_dict": segmenter(x),
+    },
+    "SegNeXt, segmenter, flat": segmenter,
+    "of a parallel training": lambda x: {f"module.{n}": v for n, v in segmenter(x).items()},
+    "MMSegmentation, ImageNet": lambda x: {"state_dict": mmsegmentation(x)},
+    "MMSegmentation, ImageNet, flat": mmsegmentation,
+    "MMSegmentation, segmenter": lambda x: {"meta": {}, "state_dict": mmsegmentation(segmenter(x))},
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_published_weights_arrive(make_cfg, tmp_path, source, kind):
+    path = tmp_path / "mscan.pth"
+    torch.save(PUBLISHED[kind](published(source)), path)
+    loaded = build(make_cfg, path).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in source.state_dict().items())
+
+
+def test_own_weights_arrive(make_cfg, tmp_path, source):
+    path = tmp_path / "mscan.safetensors"
+    save_file(source.state_dict(), path)
     loaded = build(make_cfg, path).state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in source.state_dict().items())
 

@@ -1,4 +1,4 @@
-"""MSCAN as a registered backbone, with ImageNet weights as SegNeXt's authors publish them."""
+"""MSCAN as a registered backbone, with weights that SegNeXt's authors or MMSegmentation publish."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ _BLOCK_NAMES = {
     "attn.proj_2": "attention.3",
     "mlp.fc1": "mlp.0",
     "mlp.dwconv.dwconv": "mlp.1",
+    "mlp.dwconv": "mlp.1",  # in MMSegmentation's own files
     "mlp.fc2": "mlp.3",
     "norm1": "norms.0",
     "norm2": "norms.1",
@@ -76,7 +77,9 @@ def build_mscan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> MSCAN:
 
 
 def load_mscan_weights(model: MSCAN, path: str) -> None:
-    """Load a file, SegNeXt's or with our names, into ``model``; its classifier is left out.
+    """Load a file into ``model``: SegNeXt's, MMSegmentation's, or with our names.
+
+    ImageNet weights or a whole segmenter; its classifier or decode head is left out.
 
     Raises:
         ZssError: the file is missing, unreadable, or of another model.
