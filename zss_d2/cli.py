@@ -41,6 +41,10 @@ COMMANDS = {
         "class embeddings and tokens along the decoder: what moves toward what",
     ),
     "plm": ("analysis.commands.plm", "pseudo labels of CLIP-ZSS and what they are made of"),
+    "distillation": (
+        "analysis.commands.distillation",
+        "retrieval, pseudo regions and prototypes of CLIP-ZSS along its training",
+    ),
     "bias": ("analysis.commands.bias", "seen and unseen mIoU against the seen bias"),
     "speed": ("analysis.commands.speed", "images per second against the score, in one chart"),
     "complexity": ("analysis.commands.complexity", "parameters and multiply-adds of a config"),

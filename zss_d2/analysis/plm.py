@@ -83,25 +83,44 @@ def examine(cfg: CfgNode, number: int) -> list[Panels]:
     Raises:
         ZssError: there are none.
     """
+    metadata, teacher = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), bare_teacher(cfg)
+    return [
+        _examine_image(cfg, teacher, image.to(cfg.MODEL.DEVICE), truth, metadata)
+        for image, truth in training_scenes(cfg, number)
+    ]
+
+
+def training_scenes(cfg: CfgNode, number: int) -> list[tuple[Tensor, np.ndarray]]:
+    """The first ``number`` images of ``DATASETS.TRAIN`` that hold an unseen class.
+
+    Returns:
+        image (3, H, W) uint8 as for a test, and its labels of all classes, at their own size.
+
+    Raises:
+        ZssError: there are none.
+    """
     # All sets of one training have the same classes.
-    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    metadata, mapper = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]), ZeroShotMapper(cfg, False)
     unseen = [metadata.stuff_classes.index(name) for name in metadata.unseen_classes]
-    mapper, teacher = ZeroShotMapper(cfg, is_train=False), _teacher(cfg)
-    panels = []
+    scenes: list[tuple[Tensor, np.ndarray]] = []
     for record in itertools.chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN)):
-        if len(panels) == number:
+        if len(scenes) == number:
             break
         truth = read_labels(record["sem_seg_file_name"], metadata)
         if np.isin(truth, unseen).any():
-            image = mapper(dict(record))["image"].to(cfg.MODEL.DEVICE)
-            panels.append(_examine_image(cfg, teacher, image, truth, metadata))
-    if not panels:
+            scenes.append((mapper(dict(record))["image"], truth))
+    if not scenes:
         names = ", ".join(cfg.DATASETS.TRAIN)
         raise ZssError(f"{names} shows no unseen class; use another DATASETS.TRAIN")
-    return panels
+    return scenes
 
 
-def _teacher(cfg: CfgNode) -> Teacher:
+def labels_at(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at another size, (h, w) int64, by nearest neighbours."""
+    return resize_labels(torch.from_numpy(truth.astype(np.int64))[None], size)[0].numpy()
+
+
+def bare_teacher(cfg: CfgNode) -> Teacher:
     """CLIP's image tower for images in 0..255."""
     towers = ClipTowers.from_config(cfg, plain=True)
     return Teacher(
@@ -120,8 +139,7 @@ def _examine_image(
     settings, size = cfg.MODEL.CLIP_ZSS, tuple(image.shape[1:])
     classes, ignore = metadata.stuff_classes, metadata.ignore_label
     dense = teacher(image[None].float()).dense
-    (truth_map,) = resize_labels(torch.from_numpy(truth.astype(np.int64))[None], size)
-    truth = truth_map.numpy()
+    truth = labels_at(truth, size)
     unseen = [classes.index(name) for name in metadata.unseen_classes]
     known = hide_unseen(truth, unseen, ignore)
 

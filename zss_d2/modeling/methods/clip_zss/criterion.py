@@ -64,6 +64,24 @@ class DistillationInputs(NamedTuple):
     unseen_text: Tensor | None = None  # (U, C), for a leaky oracle alone
 
 
+class Found(NamedTuple):
+    """What is known of a batch before its losses."""
+
+    targets: Tensor  # (B, H', W'), at the size of the pixel losses
+    fused: FusedLabels | None  # F, at that size; None: nothing needs regions
+    local: RegionTokens | None
+
+
+class Examined(NamedTuple):
+    """What a training knows of images: features, pseudo labels, what stands for their regions."""
+
+    features: Tensor  # R, (B, C, h, w)
+    num_seen: int  # K
+    labels: Tensor | None = None  # F, (B, H', W'): `UNLABELLED`, seen ids, K + number of a region
+    prototypes: Tensor | None = None  # of the regions, (B, P, C); None without pixel learning
+    present: Tensor | None = None  # (B, P) bool, regions that a prototype can be made of
+
+
 class LocalLearning(NamedTuple):
     """What makes CLS tokens of regions, and the weight of their loss."""
 
@@ -128,26 +146,10 @@ class DistillationCriterion(nn.Module):
             ``loss_ce``, ``loss_nel``, ``loss_global``, ``loss_local`` and ``loss_bce``, those that
             are on.
         """
-        size = [side // self.loss_stride for side in targets.shape[1:]]
-        all_targets, targets = targets, resize_labels(targets, size)
-        hidden = None
-        if self.oracle:
-            all_targets, _ = split_hidden(all_targets)
-            targets, hidden = split_hidden(targets)
+        targets, fused, local = self._find(x, targets)
         share, losses = self.pseudo_weight, {}
         if share < 1:
             losses = _scaled(self.pixel_losses(x.logits, targets), 1 - share)
-        fused, local = None, None
-        if self.regions is not None:
-            # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
-            inside = (x.images != 0).any(dim=1)
-            fused = self._label(x, targets, resize_labels(inside, size).bool(), hidden)
-            if self.local_learning is not None:
-                number = len(x.text) + fused.num_pseudo
-                local = self.local_learning.teacher.tokens(
-                    *(self.teacher, x.teacher, x.images, fused, all_targets, inside, number),
-                    x.networks,
-                )
         if share > 0:
             pixel = self.pixel_learning(
                 *(x.teacher, x.features, x.logits, x.text, fused),
@@ -164,6 +166,39 @@ class DistillationCriterion(nn.Module):
             loss = self.global_learning(x.teacher.cls, x.features)
             losses["loss_global"] = self.global_weight * loss
         return losses
+
+    def examine(self, x: DistillationInputs, targets: Tensor) -> Examined:
+        """What the losses see; arguments as of `forward`."""
+        _, fused, local = self._find(x, targets)
+        found = Examined(x.features, len(x.text), None if fused is None else fused.labels)
+        if self.pixel_learning is None:
+            return found
+        _, pseudo, present = self.pixel_learning.prototypes_of(
+            *(x.teacher, x.features, found.num_seen, fused),
+            local=local,
+            unseen_text=x.unseen_text,
+        )
+        return found._replace(prototypes=pseudo, present=present[:, found.num_seen :])
+
+    def _find(self, x: DistillationInputs, targets: Tensor) -> Found:
+        size = [side // self.loss_stride for side in targets.shape[1:]]
+        all_targets, targets = targets, resize_labels(targets, size)
+        hidden = None
+        if self.oracle:
+            all_targets, _ = split_hidden(all_targets)
+            targets, hidden = split_hidden(targets)
+        if self.regions is None:
+            return Found(targets, None, None)
+        # A pixel of exactly the mean colour counts as padding; it just gets no pseudo label.
+        inside = (x.images != 0).any(dim=1)
+        fused, local = self._label(x, targets, resize_labels(inside, size).bool(), hidden), None
+        if self.local_learning is not None:
+            number = len(x.text) + fused.num_pseudo
+            local = self.local_learning.teacher.tokens(
+                *(self.teacher, x.teacher, x.images, fused, all_targets, inside, number),
+                x.networks,
+            )
+        return Found(targets, fused, local)
 
     def _label(
         self, x: DistillationInputs, targets: Tensor, inside: Tensor, hidden: Tensor | None

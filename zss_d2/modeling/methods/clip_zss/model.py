@@ -18,11 +18,12 @@ from zss_d2.modeling.methods.clip_zss.classifier import TextClassifier
 from zss_d2.modeling.methods.clip_zss.criterion import (
     DistillationCriterion,
     DistillationInputs,
+    Examined,
 )
 from zss_d2.modeling.methods.clip_zss.plm.oracle import ORACLE_LABELS, hidden_code
 from zss_d2.modeling.methods.clip_zss.plm.pseudo_labels import UNLABELLED
 from zss_d2.modeling.methods.clip_zss.similarity import cosine_map, dot_map
-from zss_d2.modeling.precision import network_precision
+from zss_d2.modeling.precision import network_precision, single_precision, to_single
 from zss_d2.modeling.segmentor import ZeroShotSegmentor
 from zss_d2.modeling.trace import Trace, dense_stage
 
@@ -154,6 +155,23 @@ class CLIPZSS(ZeroShotSegmentor):
     def losses(self, outputs: DistillationInputs, targets: Tensor) -> dict[str, Tensor]:
         """See `DistillationCriterion`."""
         return self.learner(outputs, targets.where(targets != self.ignore_label, UNLABELLED))
+
+    @torch.no_grad()
+    def examine(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Examined:
+        """Features, pseudo labels and prototypes that a training would have on these images.
+
+        Unlike in a training, batch norms take the statistics that they have learnt.
+
+        Raises:
+            ZssError: the model was built for inference, or a label that training must not see.
+        """
+        images = [self._enlarge(self.normalise(x["image"]), 0.0) for x in batched_inputs]
+        targets = self._targets(batched_inputs)
+        targets = targets.where(targets != self.ignore_label, UNLABELLED)
+        with self.precision.networks(self.device, training=True):
+            outputs = self.training_outputs(self._pad(images))
+        with single_precision(self.device):
+            return self.learner.examine(to_single(outputs), targets)
 
     @property
     def hidden_classes(self) -> tuple[str, ...]:

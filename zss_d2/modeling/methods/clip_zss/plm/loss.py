@@ -89,27 +89,46 @@ class PLM(nn.Module):
             local: C_l, for ``local_memory``.
             unseen_text: (P, C), for ``prototypes="oracle"``.
         """
-        num_seen = len(text)
-        centroids, present = mask_centroids(
-            self._prototype_source(teacher.dense, features),
-            fused.coarse,
-            num_seen + fused.num_pseudo,
+        num_seen, loss = len(text), None
+        seen, pseudo, present = self.prototypes_of(
+            teacher, features, num_seen, fused, local=local, unseen_text=unseen_text
         )
-        loss = None
-        if self.synthesizer is not None:
-            memory = (local.cls, local.present) if self.local_memory else ()
-            centroids = self.synthesizer(centroids, teacher.cls, *memory)
-            if self.bce:
-                seen = centroids[:, :num_seen], text, present[:, :num_seen]
-                loss = prototype_loss(*seen, self.alpha)
-        pseudo = centroids[:, num_seen:]
-        if self.prototypes == "oracle":
-            pseudo = unseen_text.expand(len(features), -1, -1)
+        if self.synthesizer is not None and self.bce:
+            loss = prototype_loss(seen, text, present[:, :num_seen], self.alpha)
         pseudo_logits = prototype_logits(
             features, pseudo.detach() if self.detach else pseudo, present[:, num_seen:], self.beta
         )
         logits = torch.cat([seen_logits, pseudo_logits.to(seen_logits)], dim=1)
         return PixelTargets(logits, fused.labels, loss)
+
+    def prototypes_of(
+        self,
+        teacher: ImageFeatures,
+        features: Tensor,
+        num_seen: int,
+        fused: FusedLabels,
+        *,
+        local: RegionTokens | None = None,
+        unseen_text: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Prototypes of the masks of F; arguments as of `forward`.
+
+        Returns:
+            of the K seen classes (B, K, C), of the regions (B, P, C); which masks are there,
+            (B, K + P) bool.
+        """
+        centroids, present = mask_centroids(
+            self._prototype_source(teacher.dense, features),
+            fused.coarse,
+            num_seen + fused.num_pseudo,
+        )
+        if self.synthesizer is not None:
+            memory = (local.cls, local.present) if self.local_memory else ()
+            centroids = self.synthesizer(centroids, teacher.cls, *memory)
+        seen, pseudo = centroids[:, :num_seen], centroids[:, num_seen:]
+        if self.prototypes == "oracle":
+            pseudo = unseen_text.expand(len(features), -1, -1)
+        return seen, pseudo, present
 
     def _prototype_source(self, dense: Tensor, features: Tensor) -> Tensor:
         if self.prototypes != "teacher":
