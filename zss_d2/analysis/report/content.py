@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from zss_d2.analysis.report import retrieval
 from zss_d2.analysis.report.document import (
     Block,
     Cell,
@@ -214,10 +215,14 @@ def training_section(runs: Sequence[RunFolder]) -> Iterator[Block]:
     """Loss and metrics over the iterations, of the runs that were trained."""
     losses: dict[str, Curve] = {}
     metrics: dict[str, dict[str, Curve]] = {}
+    retrieved: dict[str, dict[str, Curve]] = {}
     for run in runs:
         history = run.history
         if (loss := _curve(history, "total_loss"))[0]:
             losses[run.name] = loss
+        for key, title in retrieval.CURVES.items():
+            if (curve := _curve(history, key))[0]:
+                retrieved.setdefault(title, {})[run.name] = curve
         tested = dict.fromkeys(key for line in history for key in line)
         for key in tested:
             dataset, _, metric = key.rpartition("sem_seg/")
@@ -231,10 +236,11 @@ def training_section(runs: Sequence[RunFolder]) -> Iterator[Block]:
         return
     colours = run_colours([run.name for run in runs])
     panels = {x: metrics[x] for key in CURVES for x in metrics if x.rsplit(" ", 1)[-1] == key}
-    figure = training_curves(losses, panels, colours)
+    figure = training_curves(losses, panels | retrieved, colours)
     untrained = [run.name for run in runs if run.name not in losses]
     note = f" Not trained: {', '.join(untrained)}." if untrained else ""
     yield drawn("training", figure, f"As logged in metrics.json.{note}")
+    yield from map(Paragraph, retrieval.goes_with_unseen(runs, retrieved))
 
 
 def _curve(history: Sequence[Mapping[str, float]], key: str) -> Curve:
