@@ -40,7 +40,7 @@ setup: ## create .venv and install everything
 	@$(if $(LOWEST),$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt)
 	@$(call logged,$(BIN)/pip install $(BOUNDS) $(TORCH))
 	@echo "== 2/3 zss_d2 and what it needs"
-	@$(call logged,$(BIN)/pip install $(BOUNDS) --editable '.[dev]')
+	@$(call logged,$(BIN)/pip install $(BOUNDS) --editable '.[dev,onnx]')
 	@echo "== 3/3 detectron2 ($(DETECTRON2))"
 ifeq ($(DETECTRON2),upstream)
 	@$(call logged,$(BIN)/pip install $(BOUNDS) --no-build-isolation '$(UPSTREAM)')

@@ -43,7 +43,9 @@ def missing_needs() -> dict[str, str]:
             "chromium-driver and make test-web do that"
         )
     )
+    packages = [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]
     return {
+        "onnx": f"{packages[0]} is not installed; make setup does that" if packages else "",
         "gpu": "" if torch.cuda.is_available() else "no CUDA device",
         "gradio": no_gradio,
         "browser": no_gradio or no_browser,

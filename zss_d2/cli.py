@@ -51,6 +51,7 @@ COMMANDS = {
     "toy-voc": ("data.synthetic.toy_voc", "draw a few images in the layout of VOC 2012"),
     "toy-custom": ("data.synthetic.toy_custom", "draw a small custom dataset with its yaml"),
     "predict": ("collection.command", "label images and folders of images with your own words"),
+    "export": ("exchange.export.command", "a model as an ONNX file or a torch.export program"),
     "web": ("web.command", "a page in the browser that labels images with words"),
     "import": ("exchange.import_command", "convert a released checkpoint to a model folder"),
     "mini-clip": ("mini_clip.command", "pretrain the CLIP of the mini world"),

@@ -89,7 +89,7 @@ class VisualPrompts(nn.Module):
         Returns:
             (B, 1 + length + N, C).
         """
-        prompts = self.projection(self.tokens[layer]).expand(len(tokens), -1, -1)
+        prompts = self.projection(self.tokens[layer]).expand(tokens.shape[0], -1, -1)
         first_patch = 1 if layer == 0 else 1 + self.length
         prompts = self.dropout(prompts).to(tokens)
         return torch.cat([tokens[:, :1], prompts, tokens[:, first_patch:]], dim=1)
@@ -252,7 +252,7 @@ class ImageEncoder(nn.Module):
         visual = visual or self.visual
         patches = visual.conv1(images)  # (B, C, h, w)
         grid = (patches.shape[2], patches.shape[3])
-        cls = visual.class_embedding.to(patches.dtype).expand(len(images), 1, -1)
+        cls = visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1)
         tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
         return visual.ln_pre(tokens + self._position(grid, tokens.dtype)), grid
 

@@ -26,6 +26,7 @@ class ClipSegmentor(ZeroShotSegmentor):
     """`ZeroShotSegmentor` with both towers. A method extends `from_config` with its own parts."""
 
     origin = (*ZeroShotSegmentor.origin, "templates")
+    beside_logits = ("text_encoder",)
 
     def __init__(
         self,
@@ -115,9 +116,12 @@ class ClipSegmentor(ZeroShotSegmentor):
 
     def encode(self, images: Tensor, class_names: Sequence[str]) -> tuple[ImageFeatures, Tensor]:
         """Both towers: tokens of normalised images (B, 3, H, W), embeddings (K, C) of the names."""
-        prompts = prompts_for(class_names, self.prompt_settings)
-        text = self.text_encoder.classifier(class_names, prompts)
+        text = self.text_embeddings(class_names)
         return self.image_encoder(images), text
+
+    def text_embeddings(self, class_names: Sequence[str]) -> Tensor:
+        prompts = prompts_for(class_names, self.prompt_settings)
+        return self.text_encoder.classifier(class_names, prompts)
 
 
 def shortened(values: Collection[Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode
@@ -38,8 +38,8 @@ _VOID_BATCHES = 1000
 class ZeroShotSegmentor(Identified):
     """Base of the meta-architectures.
 
-    A method implements `class_logits`, `training_outputs` and `losses`. Inputs are Detectron2's
-    list of dicts:
+    A method implements `training_outputs`, `losses` and either `class_logits` or, as `zss export`
+    needs it, `text_embeddings` and `embedded_logits`. Inputs are Detectron2's list of dicts:
 
     - ``image``: (3, H, W), RGB in 0..255;
     - ``sem_seg`` (training): (H, W), ids into the training classes of the data set, or ignore;
@@ -50,6 +50,8 @@ class ZeroShotSegmentor(Identified):
 
     find_unused_parameters = False
     """Whether a training step leaves out some parameters, which distributed training must know."""
+    beside_logits: ClassVar[tuple[str, ...]] = ()
+    """Children that `embedded_logits` does without, such as a text tower."""
 
     def __init__(
         self,
@@ -200,7 +202,19 @@ class ZeroShotSegmentor(Identified):
 
     def class_logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """Normalised images (B, 3, H, W) -> logits (B, K, h, w) of the named classes."""
+        return self.embedded_logits(images, self.text_embeddings(class_names))
+
+    def text_embeddings(self, class_names: Sequence[str]) -> Tensor:
+        """Unit-norm embeddings of the classes (K, C), or of their words, see `words_per_class`."""
         raise NotImplementedError
+
+    def embedded_logits(self, images: Tensor, text: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W), embeddings (K, C) -> logits (B, K, h, w)."""
+        raise NotImplementedError
+
+    def words_per_class(self, class_names: Sequence[str]) -> tuple[int, ...]:
+        """How many neighbouring rows of `text_embeddings` each class has; its best one counts."""
+        return (1,) * len(class_names)
 
     def training_outputs(self, images: Tensor) -> Any:
         """Normalised images (B, 3, H, W) -> what `losses` needs of the networks.

@@ -44,7 +44,7 @@ class RelationDescriptor(nn.Module):
         Returns:
             (B, K, C).
         """
-        text = text.expand(len(global_feature), -1, -1)  # (B, K, C)
+        text = text.expand(global_feature.shape[0], -1, -1)  # (B, K, C)
         image = nn.functional.normalize(global_feature, dim=-1)[:, None]  # (B, 1, C)
         return self.linear(torch.cat([text * image, text], dim=-1))
 
@@ -54,7 +54,7 @@ class NoAdapter(nn.Module):
 
     def forward(self, text: Tensor, global_feature: Tensor) -> Tensor:
         """Arguments and result as of `RelationDescriptor`."""
-        return text.expand(len(global_feature), -1, -1)
+        return text.expand(global_feature.shape[0], -1, -1)
 
 
 @TEXT_ADAPTERS.register()

@@ -63,15 +63,16 @@ class DecoderSegmentor(ClipSegmentor):
             "aux_weight": cfg.MODEL.LOSS.AUX_WEIGHT,
         }
 
-    def class_logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
-        return self._decode(images, class_names, every_layer=False)[-1]
+    def embedded_logits(self, images: Tensor, text: Tensor) -> Tensor:
+        return self._decode(images, text, every_layer=False)[-1]
 
     def activate(self, logits: Tensor) -> Tensor:
         return self.criterion.activate(logits)
 
     def training_outputs(self, images: Tensor) -> list[Tensor]:
         """Mask logits (B, K, h, w) of the layers that losses are taken on, the last one last."""
-        return self._decode(images, self.loss_classes, every_layer=self.aux_weight > 0)
+        text = self.text_embeddings(self.loss_classes)
+        return self._decode(images, text, every_layer=self.aux_weight > 0)
 
     def training_logits(self, outputs: Sequence[Tensor]) -> Tensor:
         return outputs[-1]
@@ -98,10 +99,7 @@ class DecoderSegmentor(ClipSegmentor):
         stages = self.decoder.trace(features.layers, classes)
         return Trace(text, stages, tuple(padded.shape[2:]))
 
-    def _decode(
-        self, images: Tensor, class_names: Sequence[str], every_layer: bool
-    ) -> list[Tensor]:
-        features: ImageFeatures
-        features, text = self.encode(images, class_names)
+    def _decode(self, images: Tensor, text: Tensor, every_layer: bool) -> list[Tensor]:
+        features: ImageFeatures = self.image_encoder(images)
         classes = self.descriptor(text, features.cls)
         return self.decoder(features.layers, classes, every_layer=every_layer)

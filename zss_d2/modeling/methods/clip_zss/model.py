@@ -41,6 +41,7 @@ class CLIPZSS(ZeroShotSegmentor):
     """
 
     relies_on = ("MODEL.CLIP_ZSS.SYNTHESIZER.NUM_HEADS",)
+    beside_logits = ("classifier", "learner")
 
     @configurable
     def __init__(
@@ -110,8 +111,11 @@ class CLIPZSS(ZeroShotSegmentor):
         alone = {"MODEL.CLIP_ZSS.TEACHER": False, f"{encoder}.PRETRAINED": False}
         return student, {**keys, **alone, f"{encoder}.WEIGHTS": ""}
 
-    def class_logits(self, images: Tensor, class_names: Any) -> Tensor:
-        return self._text_logits(self.student(images), self.classifier(class_names))
+    def text_embeddings(self, class_names: Sequence[str]) -> Tensor:
+        return self.classifier(class_names)
+
+    def embedded_logits(self, images: Tensor, text: Tensor) -> Tensor:
+        return self._text_logits(self.student(images), text)
 
     @torch.no_grad()
     def trace(self, images: Tensor, class_names: Any) -> Trace:

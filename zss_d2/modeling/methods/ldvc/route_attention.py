@@ -27,8 +27,8 @@ def to_windows(tokens: Tensor, windows: int) -> Tensor:
 def from_windows(tokens: Tensor, windows: int, height: int, width: int) -> Tensor:
     """Inverse of `to_windows`: (B, P, t, C) -> (B, height, width, C)."""
     h, w = height // windows, width // windows
-    tokens = tokens.view(len(tokens), windows, windows, h, w, -1)
-    return tokens.transpose(2, 3).reshape(len(tokens), height, width, -1)
+    tokens = tokens.view(tokens.shape[0], windows, windows, h, w, -1)
+    return tokens.transpose(2, 3).reshape(tokens.shape[0], height, width, -1)
 
 
 def route(queries: Tensor, keys: Tensor, real: Tensor, topk: int) -> Tensor:

@@ -53,13 +53,21 @@ class MaskCLIP(ClipSegmentor):
         return {**parts, "temperature": cfg.MODEL.MASKCLIP.TEMPERATURE, "words": words}
 
     def class_logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
+        logits = super().class_logits(images, class_names)  # (B, words, h, w)
+        sizes = self.words_per_class(class_names)
+        return logits if set(sizes) == {1} else best_of_groups(logits, sizes)
+
+    def text_embeddings(self, class_names: Sequence[str]) -> Tensor:
         words = [self._words_of(name, class_names) for name in class_names]
-        if all(own == (name,) for own, name in zip(words, class_names, strict=True)):
-            features, text = self.encode(images, class_names)
-            return _cosines(features.dense, text) / self.temperature
-        features, text = self.encode(images, _flat(words, class_names))
-        logits = _cosines(features.dense, text) / self.temperature  # (B, words, h, w)
-        return best_of_groups(logits, [len(own) for own in words])
+        if any(own != (name,) for own, name in zip(words, class_names, strict=True)):
+            class_names = _flat(words, class_names)
+        return super().text_embeddings(class_names)
+
+    def embedded_logits(self, images: Tensor, text: Tensor) -> Tensor:
+        return _cosines(self.image_encoder(images).dense, text) / self.temperature
+
+    def words_per_class(self, class_names: Sequence[str]) -> tuple[int, ...]:
+        return tuple(len(self._words_of(name, class_names)) for name in class_names)
 
     def _words_of(self, name: str, class_names: Sequence[str]) -> tuple[str, ...]:
         """Words that stand for a class; wordings that a user gives for it count alone."""
