@@ -25,8 +25,8 @@ ROOMS = {
         "prepare_command",
     ),
     "modeling": (
-        *("precision", "attention", "losses", "identity", "inference", "self_training"),
-        *("segmentor", "clip_segmentor", "two_tower", "methods"),
+        *("precision", "attention", "losses", "identity", "class_logits", "inference"),
+        *("self_training", "segmentor", "clip_segmentor", "two_tower", "methods"),
     ),
 }
 # These see the config only as an argument.

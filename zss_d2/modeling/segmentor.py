@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from zss_d2.clip.wording import vocabulary_key
 from zss_d2.data.spec.vocabulary import require_one_vocabulary
 from zss_d2.errors import ZssError
+from zss_d2.modeling.class_logits import ClassLogits
 from zss_d2.modeling.identity import Identified
 from zss_d2.modeling.inference import (
     InferenceProtocol,
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 _VOID_BATCHES = 1000
 
 
-class ZeroShotSegmentor(Identified):
+class ZeroShotSegmentor(ClassLogits, Identified):
     """Base of the meta-architectures.
 
     A method implements `training_outputs`, `losses` and either `class_logits` or, as `zss export`
@@ -50,8 +51,6 @@ class ZeroShotSegmentor(Identified):
 
     find_unused_parameters = False
     """Whether a training step leaves out some parameters, which distributed training must know."""
-    beside_logits: ClassVar[tuple[str, ...]] = ()
-    """Children that `embedded_logits` does without, such as a text tower."""
 
     def __init__(
         self,
@@ -199,22 +198,6 @@ class ZeroShotSegmentor(Identified):
     @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
-
-    def class_logits(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
-        """Normalised images (B, 3, H, W) -> logits (B, K, h, w) of the named classes."""
-        return self.embedded_logits(images, self.text_embeddings(class_names))
-
-    def text_embeddings(self, class_names: Sequence[str]) -> Tensor:
-        """Unit-norm embeddings of the classes (K, C), or of their words, see `words_per_class`."""
-        raise NotImplementedError
-
-    def embedded_logits(self, images: Tensor, text: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W), embeddings (K, C) -> logits (B, K, h, w)."""
-        raise NotImplementedError
-
-    def words_per_class(self, class_names: Sequence[str]) -> tuple[int, ...]:
-        """How many neighbouring rows of `text_embeddings` each class has; its best one counts."""
-        return (1,) * len(class_names)
 
     def training_outputs(self, images: Tensor) -> Any:
         """Normalised images (B, 3, H, W) -> what `losses` needs of the networks.

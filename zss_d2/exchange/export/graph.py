@@ -79,8 +79,8 @@ class SegmentationGraph(nn.Module):
             bias: subtracted from the scores of each class (K,); None: nothing.
         """
         super().__init__()
-        left_out = {id(getattr(segmentor, name)): None for name in segmentor.beside_logits}
-        left_out.pop(id(None), None)
+        beside = [getattr(segmentor, name) for name in segmentor.beside_logits]
+        left_out = {id(x): None for x in (*beside, segmentor.self_training) if x is not None}
         self.model = folded(copy.deepcopy(segmentor, left_out))
         self.settings = settings
         self.words_per_class = tuple(words_per_class)
