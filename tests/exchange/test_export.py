@@ -196,8 +196,9 @@ def test_mistakes_are_one_line_before_any_work(options, message, capsys):
 
 def test_a_missing_package_is_named(monkeypatch, capsys):
     found = importlib.util.find_spec
+    specs = {"onnx": object(), "onnxscript": None, "onnxruntime": object()}
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name)
+        importlib.util, "find_spec", lambda name: specs[name] if name in specs else found(name)
     )
     assert command.main(["no-run", "--output", "a.onnx"]) == 2
     assert capsys.readouterr().err == (

@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from zss_d2.errors import ZssError
 from zss_d2.exchange.export.graph import SegmentationGraph
@@ -70,7 +71,8 @@ def trace(graph: SegmentationGraph, channels: int) -> ExportedProgram:
 
 
 def save(program: ExportedProgram, file: IO[bytes], metadata: Mapping[str, Any]) -> None:
-    """Write a program, and what it says of itself."""
+    """Write a program, and what it says of itself, without the images that it was traced with."""
+    program._example_inputs = None  # its setter takes none in torch 2.6
     torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata)})
 
 
@@ -88,8 +90,9 @@ def _first_line(error: Exception) -> str:
 
 def _forget_sources(program: ExportedProgram) -> None:
     """Leave out in what source file every operation was called."""
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 class LoadedProgram:
