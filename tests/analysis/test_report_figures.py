@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from zss_d2.analysis.report import figures
+from zss_d2.analysis.report.document import Cell, Heading, Table, to_html
 from zss_d2.drawing.figures import encode
 
 NAMES = ["$x^2$", r"$\frac$", "_a", "100 %", "a|b"]
@@ -46,3 +47,19 @@ def test_curves_name_every_run_and_keep_the_exponents_of_their_axis():
 def test_no_colour_stands_for_two_runs(number):
     runs = [f"run{index}" for index in range(number)]
     assert len(set(figures.run_colours(runs).values())) == number
+
+
+def test_a_lone_point_is_seen_and_iterations_are_whole_numbers():
+    curve = ([20.0, 24.0], [3.0, 2.0])
+    figure = figures.training_curves(
+        {"a": ([20.0], [3.0]), "b": curve}, {}, {"a": "red", "b": "blue"}
+    )
+    (axis,) = figure.axes
+    assert [line.get_marker() for line in axis.lines] == [".", ""]
+    figure.draw_without_rendering()
+    assert all(tick == round(tick) for tick in axis.get_xticks())
+
+
+def test_names_of_runs_are_broken_behind_the_separators_of_their_parts():
+    html = to_html([Heading("t"), Table(["run"], [[Cell("my_run/<b>-2 x_")]])])
+    assert "<td>my_<wbr>run/&lt;b&gt;-<wbr>2 x_</td>" in html

@@ -291,7 +291,7 @@ def test_the_table_says_what_it_averages(tmp_path):
     pretend(runs[2], {"hIoU": 17.0, "mIoU-U": 6.0}, torch="2.1", uncommitted_changes=True)
     markdown = write_tables(collect(runs), tmp_path)
     assert "5.0 ± 1.4 (2 of 3)" in markdown
-    assert "commit unknown (version 0.1), x, x+ (" in markdown
+    assert "commit unknown (version 0.1), x, x with uncommitted changes; " in markdown
     assert "torch 2.1 / 2.2" in markdown
 
 

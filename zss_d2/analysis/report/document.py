@@ -96,7 +96,14 @@ def to_markdown(blocks: Sequence[Block], picture_folder: str) -> str:
 def to_html(blocks: Sequence[Block]) -> str:
     """A page that needs nothing but itself; its title is the first heading."""
     title = next(block.text for block in blocks if isinstance(block, Heading))
-    return _environment(one_line).get_template("report.html.j2").render(blocks=blocks, title=title)
+    environment = _environment(one_line)
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("report.html.j2").render(blocks=blocks, title=title)
+
+
+def _breakable(text: str) -> Markup:
+    """Text that may be broken behind what separates the parts of paths and names."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_-])(?=\w)", one_line(text)))
 
 
 def _environment(prepare: Callable[[object], str]) -> Environment:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from zss_d2.drawing.colours import distinct_colours
 from zss_d2.drawing.lettering import class_labels, drawn_title, legend, run_labels, style
@@ -21,6 +21,8 @@ from zss_d2.utils.text import wrapped
 RUN_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#666666")
 UNSEEN_COLOUR = "#B0003A"
 UNSEEN_TINT = "#FBEEF2"
+# Of a figure, inches; with that it fills the page.
+WIDTH = 10.7
 CLASSES_PER_COLUMN = 45
 # Above that, class names beside a heat map could not be read.
 NAMED_CLASSES = 60
@@ -60,7 +62,7 @@ def class_bars(
     per_column = -(-number // columns)
     row_height = max(0.2, 0.1 * len(values) + 0.06)
     figure = Figure(
-        figsize=(max(8.8, 4.4 * columns), row_height * per_column + 0.9), layout="constrained"
+        figsize=(max(WIDTH, 4.4 * columns), row_height * per_column + 0.9), layout="constrained"
     )
     axes = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     thickness = 0.8 / len(values)
@@ -108,7 +110,7 @@ def confusion_map(
     number = len(class_names)
     order = sorted(range(number), key=lambda i: (i in unseen_ids, i))
     shares = class_shares(confusion)[np.ix_(order, order)]
-    figure = Figure(figsize=(7.4, 6.6), layout="constrained")
+    figure = Figure(figsize=(0.88 * WIDTH, 0.78 * WIDTH), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(
         shares,
@@ -119,7 +121,7 @@ def confusion_map(
     if number <= NAMED_CLASSES:
         labels = class_labels(class_names)
         names = [labels[i] for i in order]
-        looks = {"fontsize": float(np.clip(260 / number, 4.5, 9)), **style(names)}
+        looks = {"fontsize": float(np.clip(340 / number, 4.5, 9)), **style(names)}
         axis.set_xticks(range(number), names, rotation=90, **looks)
         axis.set_yticks(range(number), names, **looks)
         for texts in (axis.get_xticklabels(), axis.get_yticklabels()):
@@ -161,10 +163,11 @@ def training_curves(
         colours: run -> colour.
     """
     panels = 1 + len(metrics)
-    figure = Figure(figsize=(max(8.8, 3.2 * panels), 3.1), layout="constrained")
+    figure = Figure(figsize=(max(WIDTH, 3.2 * panels), 3.1), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     for run, curve in losses.items():
-        axes[0].plot(*curve, color=colours[run])
+        # A lone point has no line.
+        axes[0].plot(*curve, color=colours[run], marker="." if len(curve[0]) == 1 else "")
     axes[0].set(title="total loss", xlabel="iteration")
     if all(min(values) > 0 for _, values in losses.values()):
         axes[0].set_yscale("log")
@@ -175,6 +178,7 @@ def training_curves(
         axis.set_title(title, **style([title]))
         axis.set_xlabel("iteration")
     for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axis.grid(color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
     _run_legend(

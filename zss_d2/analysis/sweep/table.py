@@ -243,7 +243,7 @@ def _footer(rows: Sequence[Row]) -> str:
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     return (
         f"Percent; mean ± sample standard deviation over runs. Seeds {seeds}; commit "
-        f"{', '.join(sorted(set(map(_code, rows))))} (+: uncommitted changes); Detectron2 "
+        f"{', '.join(sorted(set(map(_code, rows))))}; Detectron2 "
         f"{_all(rows, 'detectron2')}, torch {_all(rows, 'torch')}, {_all(rows, 'device')}. Single "
         "runs: table.csv."
     )
@@ -252,7 +252,7 @@ def _footer(rows: Sequence[Row]) -> str:
 def _code(row: Row) -> str:
     if row["commit"] is None:
         return f"unknown (version {row['version'] or 'unknown'})"
-    return f"{row['commit']}{'+' * bool(row['uncommitted_changes'])}"
+    return f"{row['commit']}{' with uncommitted changes' * bool(row['uncommitted_changes'])}"
 
 
 def _all(rows: Sequence[Row], key: str) -> str:
