@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 
 from tests.conftest import DEVICES
 from tests.modeling.all_methods import METHODS, TRAINED
+from tests.modeling.clip_zss.test_clip_to_seg import ATTENTION, C2S
 from tests.modeling.method_tester import batch
 from tests.test_gpu import BFLOAT16, FLOAT32, gpu
 
@@ -52,6 +53,22 @@ def test_a_training_step_does_not_wait_for_the_gpu(make_cfg, method, precision, 
     with waits_for(device) as found:
         sum(model(items).values()).backward()
     assert len(found) <= (2 if method == "CLIPZSS" else 0), found
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("overrides", "waits"), [(C2S, 3), (ATTENTION, 2)], ids=["passes", "attention"]
+)
+def test_c2s_waits_once_more_for_which_regions_there_are(make_cfg, overrides, waits, device):
+    """To make no pass for those that there are not; by attention all slots are computed."""
+    model = build_model(make_cfg(*overrides, *BFLOAT16, "MODEL.DEVICE", device)).train()
+    items = batch((64, 64), (40, 90))
+    sum(model(items).values()).backward()
+    with waits_for(device) as found:
+        losses = model(items)
+        sum(losses.values()).backward()
+    assert len(found) <= waits, found
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -94,6 +94,22 @@ def test_augmentations_never_see_unseen_labels(datasets):
     assert not sampled & UNSEEN_IDS
 
 
+def test_a_leaky_oracle_gets_all_labels_beside_the_same_training_pair(cfg, datasets):
+    for record in DatasetCatalog.get("zss_voc_train")[:4]:
+        outputs = []
+        for oracle in ((), ("regions",)):
+            cfg.ZERO_SHOT.LEAKY_ORACLE = oracle
+            np.random.seed(1)
+            outputs.append(ZeroShotMapper(cfg, True)(record))
+        plain, leaky = outputs
+        truth = leaky.pop("leaky_oracle_sem_seg")
+        assert set(plain) == set(leaky)
+        assert torch.equal(plain["image"], leaky["image"])
+        assert torch.equal(plain["sem_seg"], leaky["sem_seg"])
+        unseen = (truth >= 15) & (truth < 20)
+        assert torch.equal(plain["sem_seg"], truth.where(~unseen, torch.tensor(255)))
+
+
 def test_training_output(cfg, datasets):
     record = DatasetCatalog.get("zss_voc_train")[0]
     before = dict(record)

@@ -9,8 +9,11 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_backbone, bui
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tests.conftest import ROOT
+from tests.modeling.clip_zss.test_clip_to_seg import C2S
 from tests.modeling.clip_zss.test_clip_zss import TINY
 from tests.modeling.method_tester import batch
+from zss_d2.engine import load_config
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.students.mscan import (
     MSCAN,
@@ -58,6 +61,26 @@ def test_any_encoder_trains(make_cfg, backbone, name):
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.student.parameters())
     assert model.eval()(batch((50, 70)))[0]["sem_seg"].shape == (20, 50, 70)
+
+
+def test_setr_is_a_plain_transformer_with_two_convolutions_on_its_last_block(make_cfg):
+    """configs/clip_to_seg_voc_setr.yaml, with a small ViT."""
+    published = load_config(ROOT / "configs/clip_to_seg_voc_setr.yaml").MODEL.CLIP_ZSS.ENCODER
+    own = {"NAME": "vit_tiny_patch16_224", "PRETRAINED": False, "CHANNELS": 32}
+    encoder = {**published, **own, "NORM": "GN"}
+    opts = [part for key, x in encoder.items() for part in (f"MODEL.CLIP_ZSS.ENCODER.{key}", x)]
+    model = build_model(make_cfg(*C2S, "MODEL.BACKBONE.NAME", "build_timm_backbone", *opts)).train()
+    assert list(model.student.backbone.output_shape()) == ["stage3"]
+    assert model.size_divisibility == 16
+    with torch.no_grad():
+        features = model.student.backbone(torch.randn(1, 3, 48, 80))["stage3"]
+        dense = model.student(torch.randn(1, 3, 48, 80))
+    assert features.shape == (1, 192, 3, 5)
+    assert dense.shape == (1, 64, 3, 5)
+    convolutions = [m for m in model.student.decoder.modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.kernel_size == (1, 1) for m in convolutions)
+    sum(model(batch((64, 64), (40, 70))).values()).backward()
+    assert all(p.grad is not None for p in model.student.parameters())
 
 
 def test_a_backbone_from_elsewhere_needs_no_change_here(make_cfg):
