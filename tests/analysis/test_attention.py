@@ -8,6 +8,7 @@ from matplotlib.image import imread
 
 from zss_d2.analysis import attention
 from zss_d2.analysis.commands.attention import main
+from zss_d2.analysis.comparison import load_models
 from zss_d2.analysis.run_folder import RunFolder
 from zss_d2.drawing.figures import encode
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
@@ -43,7 +44,7 @@ def test_maps_have_the_size_of_the_image(toy_voc, make_cfg, tmp_path):
 
 def test_titles_tell_runs_apart_and_show_names_as_they_are(toy_voc, make_cfg, tmp_path):
     runs = [save_run(tmp_path / f"{name}$/x/seed0", make_cfg, "LDVC") for name in ("$a", "_$b")]
-    figure = attention.draw(runs, 1)
+    figure = attention.draw(runs, *load_models(runs), 1)
     encode(figure, dpi=40)
     assert [axis.get_title() for axis in figure.axes[:3]] == ["image", "$a$", "_$b$"]
     assert not any(axis.title.get_parse_math() for axis in figure.axes[:3])

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from matplotlib.figure import Figure
 from torch import nn
 
-from zss_d2.analysis.comparison import choose, load_models
+from zss_d2.analysis.comparison import choose
 from zss_d2.analysis.names import short_names
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.files.images import read_image
@@ -24,6 +24,12 @@ from zss_d2.utils.text import wrapped
 
 # Letters of a title above a column.
 TITLE_WIDTH = 28
+
+
+def require_attention(cfg: CfgNode, model: nn.Module) -> None:
+    """Raise `ZssError` where the method of a model has no cross-attention."""
+    if not hasattr(model, "attention_map"):
+        raise ZssError(f"{cfg.MODEL.META_ARCHITECTURE} has no cross-attention to show")
 
 
 @torch.inference_mode()
@@ -38,8 +44,7 @@ def attention_maps(
     Raises:
         ZssError: the method has no cross-attention.
     """
-    if not hasattr(model, "attention_map"):
-        raise ZssError(f"{cfg.MODEL.META_ARCHITECTURE} has no cross-attention to show")
+    require_attention(cfg, model)
     image = ZeroShotMapper(cfg, is_train=False)(dict(record))["image"]
     names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes
     maps = model.attention_map(model.normalise(image)[None], names)
@@ -57,18 +62,22 @@ def largest(mask: np.ndarray, ids: Sequence[int]) -> int | None:
     return best if areas[best] else None
 
 
-def draw(folders: Sequence[Path], number: int, opts: Sequence[str] = ()) -> Figure:
+def draw(
+    folders: Sequence[Path],
+    models: Sequence[tuple[CfgNode, nn.Module]],
+    dataset: str,
+    number: int,
+) -> Figure:
     """The picture for runs that were tested on the same data set.
 
     Args:
         folders: of the runs, a column each.
+        models, dataset: of `zss_d2.analysis.comparison.load_models`.
         number: of images, up to two rows each.
-        opts: config keys and values, in turn.
 
     Raises:
-        ZssError: as `load_models`; a method has no cross-attention, or masks are all void.
+        ZssError: a method has no cross-attention, or masks are all void.
     """
-    models, dataset = load_models(folders, opts)
     metadata = MetadataCatalog.get(dataset)
     classes = list(metadata.stuff_classes)
     unseen = [classes.index(name) for name in metadata.unseen_classes]

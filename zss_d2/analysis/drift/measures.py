@@ -42,18 +42,29 @@ def token_labels(
     Returns:
         (h, w) int64.
     """
+    counts = token_pixels(labels, image, padded, grid, num_classes)
+    # Pixels of labels in a whole token, also of one that reaches into the padding.
+    scale = np.divide(labels.shape, image) * np.divide(padded, grid)
+    whole = scale[0] * scale[1]
+    return np.where(counts.max(axis=2) >= share * whole, counts.argmax(axis=2), NO_CLASS)
+
+
+def token_pixels(
+    labels: np.ndarray,
+    image: tuple[int, int],
+    padded: tuple[int, int],
+    grid: tuple[int, int],
+    num_classes: int,
+) -> np.ndarray:
+    """Pixels of every class in every token (h, w, K); arguments as of `token_labels`."""
     rows, columns = (
         _cells(*sides) for sides in zip(labels.shape, image, padded, grid, strict=True)
     )
     cell = rows[:, None] * grid[1] + columns
     known = (labels >= 0) & (labels < num_classes)
-    counts = np.bincount(
+    return np.bincount(
         cell[known] * num_classes + labels[known], minlength=grid[0] * grid[1] * num_classes
     ).reshape(*grid, num_classes)
-    # Pixels of labels in a whole token, also of one that reaches into the padding.
-    scale = np.divide(labels.shape, image) * np.divide(padded, grid)
-    whole = scale[0] * scale[1]
-    return np.where(counts.max(axis=2) >= share * whole, counts.argmax(axis=2), NO_CLASS)
 
 
 def _cells(side: int, image: int, padded: int, number: int) -> np.ndarray:
