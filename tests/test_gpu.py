@@ -234,6 +234,24 @@ def test_replayed_launches_give_what_the_network_gives(make_cfg, method, device,
                 other.mul_(1.001)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_shapes_that_threads_count_are_those_of_a_cpu(toy_voc, make_cfg, device):
+    """Labels are sent while the next ones are made: none may be read before it has arrived."""
+    cfg = make_cfg("DATALOADER.NUM_WORKERS", 0, "TEST.FRAGMENTATION", True)
+    items = [
+        item for batch in ZeroShotTrainer.build_test_loader(cfg, "zss_voc_val") for item in batch
+    ]
+    scores = [torch.rand(20, item["height"], item["width"]) for item in items]
+    results = []
+    for where in ("cpu", device):
+        evaluator = ZeroShotTrainer.build_evaluator(cfg, "zss_voc_val")
+        for item, score in zip(items, scores, strict=True):
+            evaluator.process([item], [{"sem_seg": score.to(where)}])
+        results.append(evaluator.evaluate()["sem_seg"])
+    assert "pieces-U" in results[0]
+    assert results[1] == pytest.approx(results[0], abs=0, nan_ok=True)
+
+
 @gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_pinned_images_are_those_of_the_stream(toy_voc, make_cfg, workers):
