@@ -45,6 +45,10 @@ COMMANDS = {
         "analysis.commands.distillation",
         "retrieval, pseudo regions and prototypes of CLIP-ZSS along its training",
     ),
+    "pseudo": (
+        "analysis.pseudo.command",
+        "pseudo labels of self-training against the ground truth that it never saw",
+    ),
     "bias": ("analysis.commands.bias", "seen and unseen mIoU against the seen bias"),
     "speed": ("analysis.commands.speed", "images per second against the score, in one chart"),
     "complexity": ("analysis.commands.complexity", "parameters and multiply-adds of a config"),

@@ -10,6 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from zss_d2.modeling.precision import single_precision
 from zss_d2.modeling.self_training.pseudo_labels import (
     BINS,
     Guess,
@@ -180,6 +181,29 @@ class SelfTraining(nn.Module):
             filled = fill(targets, pixels, self._high(guess, pixels), self.settings.threshold)
         self.counts += _of_all_processes(tally(targets, filled, pixels, number))
         return filled
+
+    @torch.no_grad()
+    def label(self, network: Network, images: Tensor, size: Sequence[int]) -> Tensor:
+        """Labels of images by the model as it is, without dropout; to look at them.
+
+        Args:
+            images: (B, 3, H, W), normalised and padded.
+            size: (h, w) of what is no padding.
+
+        Returns:
+            (B, h, w) indices among `Network.train_classes`; their number where there is none.
+        """
+        number = len(network.train_classes)
+        views = logits_of_views(network, None, images, network.train_classes, self.settings.views)
+        first = len(network.labelled_classes) if self.settings.candidates == "unseen" else 0
+        with single_precision(images.device):
+            views = [view.float() for view in views]
+            guess = best_candidate(views, images.shape[2:], network.activate, first)
+        targets = torch.full_like(guess.labels, number)
+        pixels = torch.zeros_like(guess.agreed)
+        pixels[:, : size[0], : size[1]] = True
+        filled = fill(targets, pixels, self._high(guess, pixels), self.settings.threshold)
+        return filled[:, : size[0], : size[1]]
 
     def _high(self, guess: Guess, pixels: Tensor) -> Guess:
         """Without the lowest scores of every class, by those of the last steps."""

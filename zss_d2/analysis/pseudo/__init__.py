@@ -1,0 +1,1 @@
+"""Pseudo labels of self-training against the ground truth."""
