@@ -49,7 +49,7 @@ def test_the_site_has_every_page():
 
 
 def test_the_chart_of_the_mini_world_has_the_numbers_of_its_table():
-    drawing = runpy.run_path(str(ROOT / "docs/draw_figures.py"))
+    drawing = runpy.run_path(str(ROOT / "docs/figures/charts.py"))
     (axis,) = drawing["draw_mini_methods"]().axes
     names = [text.get_text() for text in axis.get_yticklabels()]
     assert {"MaskCLIP", "CLIP-ZSS"} < set(names)

@@ -1,6 +1,6 @@
 """Draws the charts of the docs from the tables that stand beside them.
 
-python docs/draw_figures.py
+python docs/figures/charts.py
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 # Seen, unseen and harmonic mean; told apart by readers with any colour vision (Okabe and Ito).
 COLOURS = {"mIoU-S": "#56B4E9", "mIoU-U": "#B0003A", "hIoU": "#333333"}
 
