@@ -34,7 +34,7 @@ _LINKS = {
     "LDVC": "arXiv 2403.08426",
     "ZegCLIP": "arXiv 2212.03588",
     "MaskCLIP": "arXiv 2112.01071",
-    "CLIPZSS": "CLIP-ZSS",
+    "CLIPZSS": "arXiv 2310.02296",
 }
 
 
@@ -158,11 +158,11 @@ def _summary(about: Mapping[str, Any], cfg: CfgNode) -> str:
         f"{clip.NAME} {clip.PRETRAINED!r}."
     )
     origin = f" {about['origin']}" if about["origin"] else ""
+    tag = f" ({clip.PRETRAINED})" if clip.PRETRAINED else ""
     return (
-        f"Semantic segmentation with free words: {method}{known} on CLIP {clip.NAME} "
-        f"({clip.PRETRAINED or 'random weights'}). {weights['numbers'] / 1e6:.1f} M numbers in "
-        f"{weights['tensors']} tensors, {weights['trained'] / 1e6:.1f} M of them trained. {towers}"
-        f"{origin}"
+        f"Semantic segmentation with free words: {method}{known} on CLIP {clip.NAME}{tag}. "
+        f"{weights['numbers'] / 1e6:.1f} M numbers in {weights['tensors']} tensors, "
+        f"{weights['trained'] / 1e6:.1f} M of them trained. {towers}{origin}"
     )
 
 

@@ -53,7 +53,8 @@ def convert(
         ZssError: it is no such checkpoint, or one that lacks a tensor or has others; it does not
             tell what is not given.
     """
-    say(f"reading {path} ({path.stat().st_size / 1e6:.0f} MB)" if path.is_file() else f"{path}")
+    if path.is_file():
+        say(f"reading {path} ({path.stat().st_size / 1e6:.0f} MB)")
     released = read_checkpoint(path, KEY)
     tensors = without_prefix(released.state, dict.fromkeys(MARKS))
     if sum(name in tensors for name in MARKS) <= len(MARKS) // 2:
