@@ -1,14 +1,16 @@
 """A model as one file that runs elsewhere without this project: ONNX, or a program of torch.export.
+Or as a folder to share, that this project loads.
 
     zss export output/run --output model.onnx
     zss export output/run --classes cat dog "sofa|couch" --size 512 --argmax inside --output a.onnx
     zss export output/run --embeddings input --classes cat dog --output any.onnx
     zss export configs/clip_zss_voc.yaml --weights student.pth --format torch --output model.pt2
+    zss export output/run --format folder --output ldvc-voc
 
 Images are float32 RGB in 0..255, (batch, 3, height, width), in batches of any number. A student
 (CLIP-ZSS) goes without CLIP, any other method without its text tower. The file is compared with
 the model before it is there: scores within 1e-4, the best class equal on 99.9 % of the pixels.
-docs/deploy.md says more, and has a script that labels a photo with it.
+docs/deploy.md says more, and has a script that labels a photo with it; docs/sharing.md of folders.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from zss_d2.predict.predictor import Predictor
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+_FOLDER = "folder"
 # Of an image, px: what is smaller shows a network nothing.
 _SIDE_PX = 32, 8192
 
@@ -43,7 +46,12 @@ def make_parser() -> Parser:
         "--weights", metavar="PTH", help="checkpoint (default: of the run or the config)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="ONNX_OR_PT2")
-    parser.add_argument("--format", choices=list(_SUFFIXES), help="default: by the suffix")
+    parser.add_argument(
+        "--format", choices=[*_SUFFIXES, _FOLDER], help="default: by the suffix, never a folder"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the model that the folder holds"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--classes",
@@ -95,6 +103,13 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
     args = make_parser().parse_args(argv)
+    if args.format == _FOLDER:
+        from zss_d2.exchange.export import folder
+
+        folder.check(args)
+        return folder.write(args, _load(args))
+    if args.overwrite:
+        raise ZssError("--overwrite is of --format folder; leave it out, files are written over")
     check_output(args.output)
     args.format = _format(args)
     if args.embeddings == "only":
