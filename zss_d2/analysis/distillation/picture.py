@@ -16,7 +16,7 @@ from zss_d2.drawing.lettering import legend, run_labels
 PANELS = (
     ("CLS tokens retrieved (%)", ("retrieval",)),
     ("regions: purity, dashed coverage (%)", ("purity", "coverage")),
-    ("prototype to its class, dashed to the nearest seen (cosine)", ("own", "nearest seen")),
+    ("prototypes: cosine to own class, dashed seen", ("own", "nearest seen")),
     ("prototypes nearest to their class (%)", ("own nearest",)),
     ("mIoU-U (%)", ("mIoU-U",)),
 )
