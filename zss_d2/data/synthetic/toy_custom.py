@@ -1,11 +1,15 @@
 """Writes six drawn images, their masks and the yaml of `zss_d2.data.spec.custom`, to try it.
 
+coco.json beside it holds the same masks, but for the ground, as a labelling tool would export them.
+
 zss toy-custom my_data
 """
 
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +46,10 @@ def generate(root: Path, seed: int = 0) -> Path:
         )
     remove_leftovers(root, recursive=True)
     ids = [f"yard_{index}" for index in range(6)]
+    masks = {}
     for index, image_id in enumerate(ids):
         labels = draw_labels(np.random.default_rng([seed, index]))
+        masks[image_id] = labels
         noise = np.random.default_rng([seed, index, 1]).normal(0, 12, (SIZE, SIZE, 3))
         image = np.asarray(COLOURS, float)[labels] + noise
         for folder, pixels in (("photos", image.clip(0, 255)), ("masks", labels)):
@@ -53,6 +59,7 @@ def generate(root: Path, seed: int = 0) -> Path:
     texts = {"train.txt": ids[:4], "val.txt": ids[4:]}
     for name, listed in texts.items():
         _write_text(root / name, "".join(f"{image_id}\n" for image_id in listed))
+    _write_text(root / "coco.json", json.dumps(coco_of(masks)) + "\n")
     _write_text(root / "yard.yaml", DESCRIPTION)
     return root / "yard.yaml"
 
@@ -70,8 +77,31 @@ def draw_labels(rng: np.random.Generator) -> np.ndarray:
     return labels
 
 
+def coco_of(masks: Mapping[str, np.ndarray]) -> dict:
+    """COCO's annotations of label maps (SIZE, SIZE), by image id, of all but the ground."""
+    names = ("disc", "square", "stripe")
+    images, annotations = [], []
+    for image_id, (name, labels) in enumerate(masks.items(), 1):
+        images.append({"id": image_id, "file_name": f"{name}.png", "width": SIZE, "height": SIZE})
+        for label in range(1, len(names) + 1):
+            inside = (labels == label).ravel(order="F")
+            edges = np.flatnonzero(np.diff(inside, prepend=False)).tolist()
+            counts = np.diff([0, *edges, inside.size]).tolist()
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label,
+                    "segmentation": {"size": [SIZE, SIZE], "counts": counts},
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": label, "name": name} for label, name in enumerate(names, 1)]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
 def _is_ours(path: Path) -> bool:
-    ours = ("photos", "masks", "train.txt", "val.txt", "yard.yaml")
+    ours = ("photos", "masks", "train.txt", "val.txt", "coco.json", "yard.yaml")
     return path.name in ours or is_temporary(path.name) or is_foreign(path.name)
 
 
