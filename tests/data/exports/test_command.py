@@ -299,6 +299,17 @@ def test_all_is_a_data_set_to_test_on(folder, write):
     assert folder.description()["unseen"] == "all"
 
 
+def test_a_folder_with_other_files_is_refused(folder, write):
+    """Its masks and lists could be originals."""
+    source = many(folder, write, 3)
+    own = write("out/masks/i0.png", "drawn by hand")
+    status, _, (line,) = folder.run(source)
+    assert status == 2
+    assert f"--output {folder.output} holds other files, such as masks; name a new folder" in line
+    assert own.read_text() == "drawn by hand"
+    assert [path.name for path in folder.output.iterdir()] == ["masks"]
+
+
 @pytest.mark.parametrize("copy", [True, False])
 def test_originals_are_only_read(folder, write, copy):
     source = many(folder, write, 3)

@@ -191,6 +191,7 @@ BAD = {
     "other.json": ('{"shapes": [], "imagePath": ""}', "with the keys shapes, imagePath; known are"),
     "list.json": ("[1]", "another kind, a list"),
     "other.xml": ("<annotation/>", "another kind, <annotation>"),
+    "photo.png": ("PNG", "is no file of a labelling tool; known are COCO JSON"),
     "track.xml": ("<annotations><track id='0'/></annotations>", "a video; export it as CVAT for"),
     "bomb.xml": (
         '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;">]><annotations>&y;</annotations>',

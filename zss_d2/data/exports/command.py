@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from zss_d2.data.exports.dataset import write_masks
     from zss_d2.data.exports.images import Images
-    from zss_d2.data.exports.plan import make_plan, pair_up, read_val_list
+    from zss_d2.data.exports.plan import claim, make_plan, pair_up, read_val_list
     from zss_d2.data.exports.recognise import read_exports
 
     export = read_exports(args.sources)
@@ -112,6 +112,7 @@ def _run(args: argparse.Namespace) -> int:
     images = Images(args.images)
     items, bad = pair_up(export, images, empty_too=args.background is not None)
     val = read_val_list(args.val_list, images, items) if args.val_list else args.val
+    claim(args.output)
     results = write_masks(
         items, args.output, plan.painter, args.copy, args.workers, plan.description.name
     )

@@ -20,6 +20,9 @@ from zss_d2.errors import ZssError
 from zss_d2.utils.text import one_line
 from zss_d2.utils.writing import write_atomic
 
+# Lies in every folder that is ours.
+_MARK = ".zss_masks"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,6 +61,21 @@ def make_plan(
     )
     description.check()
     return Plan(tuple(classes), Painter(ids, void, ids.get(background, void)), description)
+
+
+def claim(output: Path) -> None:
+    """Mark a folder as one of `zss masks`, before anything is written there.
+
+    Raises ZssError where other files lie, which could be originals; hidden ones are no matter.
+    """
+    mark = output / _MARK
+    there = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    others = [name for name in there if not name.startswith(".")]
+    if others and not mark.is_file():
+        raise ZssError(
+            f"--output {output} holds other files, such as {others[0]}; name a new folder"
+        )
+    write_atomic(mark, lambda file: file.write_text("Written by zss masks.\n", encoding="utf-8"))
 
 
 def pair_up(export: Export, images: Images, empty_too: bool) -> tuple[list[Item], list[str]]:

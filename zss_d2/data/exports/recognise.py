@@ -89,6 +89,8 @@ def _read_known(path: Path) -> Export | None:
         return reader(path) if reader else None
     if zipfile.is_zipfile(path):
         return None
+    if not _may_be_json(path):
+        raise ZssError(f"{path}: is no file of a labelling tool; {KNOWN}")
     data = read_json(path)
     if is_coco(data):
         return read_coco(path, data)
@@ -96,12 +98,22 @@ def _read_known(path: Path) -> Export | None:
 
 
 def _begins_as_xml(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" or _head(path).startswith(b"<")
+
+
+def _may_be_json(path: Path) -> bool:
+    """Whether a file says so, or begins so; what does neither has its own remedy."""
+    head = _head(path)
+    return path.suffix.lower() == ".json" or not head or head[:1] in b"[{\xff\xfe"
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, without a byte order mark of UTF-8 and blanks."""
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
     except OSError as error:
         raise ZssError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    return path.suffix.lower() == ".xml" or head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def _shown(path: Path) -> str:
