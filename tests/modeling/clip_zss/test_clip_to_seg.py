@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from tests.modeling.clip_zss.test_clip_zss import TINY, WITHOUT_TEACHER, degenerate
 from tests.modeling.method_tester import MethodTester, batch
 from zss_d2.engine.checkpoint import ZeroShotCheckpointer
+from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss import criterion
 
 SETTINGS = "MODEL.CLIP_ZSS."
@@ -153,6 +154,11 @@ def test_towers_are_in_half_and_losses_in_single_precision(make_cfg, monkeypatch
     called = "region_cls" if overrides is ATTENTION else "cls"
     assert seen[called] == (True, torch.bfloat16)
     assert seen["loss"] == (False, torch.float32, torch.float32)
+
+
+def test_a_synthesizer_that_nothing_trains_is_refused(make_cfg):
+    with pytest.raises(ZssError, match="nothing trains the synthesizer; set one of them"):
+        build_model(make_cfg(*C2S, SETTINGS + "DETACH_PROTOTYPES", True))
 
 
 def test_in_tests_nothing_of_it_is_there(make_cfg, tmp_path):

@@ -69,6 +69,12 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
 def _check(settings: CfgNode) -> None:
     if settings.CE_WEIGHT == 0 and settings.NEL_WEIGHT == 0:
         raise ZssError("MODEL.CLIP_ZSS.CE_WEIGHT and NEL_WEIGHT are both 0; nothing uses labels")
+    untrained = settings.BCE_WEIGHT == 0 and settings.DETACH_PROTOTYPES
+    if settings.TEACHER and _has_synthesizer(settings) and untrained:
+        raise ZssError(
+            "MODEL.CLIP_ZSS.DETACH_PROTOTYPES is True and BCE_WEIGHT is 0, so that nothing trains "
+            "the synthesizer; set one of them otherwise"
+        )
 
 
 def _statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:

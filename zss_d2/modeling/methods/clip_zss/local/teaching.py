@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zss_d2.clip import ImageFeatures
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.local.views import (
-    Regions,
+    LargestRegions,
     largest_regions,
     region_views,
 )
@@ -103,7 +103,7 @@ class RegionTeacher:
         fused: FusedLabels,
         targets: Tensor,
         inside: Tensor,
-        regions: Regions,
+        regions: LargestRegions,
         networks: Callable[[], AbstractContextManager[Any]],
     ) -> RegionTokens:
         settings, patch = self.settings, teacher.tower.module.patch_size[0]
@@ -126,7 +126,7 @@ class RegionTeacher:
         return RegionTokens(cls, regions.ids, present)
 
 
-def masks_of(labels: Tensor, regions: Regions) -> Tensor:
+def masks_of(labels: Tensor, regions: LargestRegions) -> Tensor:
     """Labels (B, h, w) -> which pixels are of each region, (B, R, h, w) bool."""
     own = labels[:, None] == regions.ids[..., None, None]
     return own & regions.present[..., None, None]

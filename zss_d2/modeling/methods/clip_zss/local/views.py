@@ -12,14 +12,14 @@ from torchvision.ops import roi_align
 from zss_d2.modeling.methods.clip_zss.plm.kmeans import count
 
 
-class Regions(NamedTuple):
+class LargestRegions(NamedTuple):
     """The largest masks of F of each image; slots without one come last."""
 
     ids: Tensor  # (B, R), ids of F
     present: Tensor  # (B, R) bool
 
 
-def largest_regions(labels: Tensor, number: int, most: int) -> Regions:
+def largest_regions(labels: Tensor, number: int, most: int) -> LargestRegions:
     """The masks of F that are the largest by area; of equally large ones those with the lowest ids.
 
     Args:
@@ -30,7 +30,7 @@ def largest_regions(labels: Tensor, number: int, most: int) -> Regions:
     index = labels.flatten(1)
     areas = count(index.where(index >= 0, number), number + 1)[:, :number]
     areas, ids = areas.sort(dim=1, descending=True, stable=True)
-    return Regions(ids[:, :most], areas[:, :most] > 0)
+    return LargestRegions(ids[:, :most], areas[:, :most] > 0)
 
 
 def region_views(
