@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import DEVICES
 from tests.modeling.all_methods import METHODS, TRAINED, WITH_VARIANTS
 from tests.modeling.method_tester import batch
+from zss_d2.analysis.speed import timing
 from zss_d2.engine import ZeroShotTrainer
 from zss_d2.modeling.inference.graphs import BEFORE_RECORDING
 
@@ -51,6 +53,20 @@ def test_scores_agree_with_those_of_a_cpu(make_cfg, method, device):
         (expected,), (got,) = on_cpu.eval()([item]), on_device.eval()([item])
         assert got["sem_seg"].device.type == device
         torch.testing.assert_close(got["sem_seg"].cpu(), expected["sem_seg"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_images_per_second_are_of_labels_that_are_there(make_cfg, device):
+    """On a GPU a call returns before it is done; a measurement waits for it."""
+    _, model = pair(make_cfg, "LDVC", device)
+    call = timing.labelling(model.eval(), batch((64, 80))[0]["image"])
+    labels = call()
+    assert labels.shape == (64, 80)
+    assert labels.device.type == device
+    found = timing.rounds_in_turn({"LDVC": call}, 2, model.device)
+    assert len(found["LDVC"]) == 2
+    assert all(0 < rate < math.inf for rate in found["LDVC"])
+    assert timing.describe_device(model.device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
