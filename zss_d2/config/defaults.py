@@ -317,6 +317,6 @@ def _add_test_config(cfg: CN) -> None:
     # Keep the confusion matrix of every image, without its zeros (a few KB each), which the report
     # needs for intervals and for its choice of pictures.
     cfg.TEST.PER_IMAGE = True
-    # Also measure how fragmented and how consistent predicted regions are, and boundary IoU; on a
-    # CPU that takes about 10 ms for an image of 500 x 375 px (docs/evaluation.md).
+    # Also measure how fragmented and how consistent predicted regions are, and boundary IoU, on the
+    # CPU; what that costs is in docs/evaluation.md.
     cfg.TEST.FRAGMENTATION = True
