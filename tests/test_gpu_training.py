@@ -56,6 +56,24 @@ def test_a_training_step_does_not_wait_for_the_gpu(make_cfg, method, precision, 
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_self_training_does_not_wait_for_the_gpu(make_cfg, device):
+    """A teacher, several views and quantiles; and its pseudo labels are those of a CPU."""
+    key = "ZERO_SHOT.SELF_TRAINING."
+    settings = (key + "SOURCE", "ema", key + "AGREEMENT", (1.0, 0.5), key + "QUANTILE", 0.1)
+    transductive = ("ZERO_SHOT.SETTING", "transductive", *settings, *FLOAT32)
+    model = build_model(make_cfg(*METHODS["LDVC"], *transductive, "MODEL.DEVICE", device)).train()
+    items = batch((64, 64), (40, 90))
+    model.self_training.begin(model, 0)
+    sum(model(items).values()).backward()
+    with waits_for(device) as found:
+        model.self_training.begin(model, 1)
+        sum(model(items).values()).backward()
+    assert found == []
+    pixels, *labelled = model.self_training.taken_counts()
+    assert 0 < sum(labelled) <= pixels
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("overrides", "waits"), [(C2S, 3), (ATTENTION, 2)], ids=["passes", "attention"]
 )

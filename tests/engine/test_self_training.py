@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 import torch
 from detectron2.modeling import build_model
 
+from tests.conftest import ROOT
 from tests.engine.test_resume import KillAt, assert_same_checkpoint, scalars, train
-from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer
+from zss_d2.data.spec.benchmark import load_benchmark
+from zss_d2.data.spec.custom import load_custom
+from zss_d2.data.synthetic.mini.write import write_split
+from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.engine.processes.interrupt import Interrupted
 from zss_d2.engine.resume import read_metrics
 from zss_d2.errors import ZssError
@@ -106,3 +111,28 @@ def test_a_leaky_checkpoint_says_so_wherever_it_goes(make_cfg, tmp_path, caplog)
     caplog.clear()
     ZeroShotCheckpointer(build_model(make_cfg())).load(str(tmp_path / "second.pth"))
     assert "at the ground-truth places of unseen classes" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_held_out_view_has_its_own_names_and_none_of_what_is_reported(tmp_path, monkeypatch):
+    """A run on one, tested on its dev split."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
+    mini = load_benchmark("mini")
+    for split, count in (("train", 8), ("dev", 2)):
+        write_split(mini.splits[split], count, tmp_path / "data/zss/mini")
+    view = load_custom(ROOT / "datasets/mini_heldout.yaml").benchmark
+    opts = ["DATASETS.CUSTOM", (str(ROOT / "datasets/mini_heldout.yaml"),), "SOLVER.MAX_ITER", 2]
+    opts += ["DATASETS.TRAIN", ("zss_mini_heldout_train",), KEY + "START", 1]
+    opts += ["DATASETS.TEST", ("zss_mini_heldout_dev",), "DATALOADER.NUM_WORKERS", 0]
+    cfg = load_config(ROOT / "configs/ldvc_mini_transductive.yaml", opts).clone()
+    cfg.defrost()
+    trainer = train(cfg, tmp_path / "run")
+    model = trainer.checkpointer.model
+    assert model.train_classes == (*view.seen_names, *view.unseen_names)
+    assert model.labelled_classes == view.seen_names
+    assert not set(model.train_classes) & set(mini.unseen_names)
+    (line,) = [x for x in read_metrics(tmp_path / "run/metrics.json") if "pseudo_coverage" in x]
+    assert {f"pseudo_{name}" for name in view.unseen_names} < line.keys()
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    settings = {"pixels": "unlabelled", "source": "online", "leaky": False}
+    assert results["provenance"]["protocol"]["self_training"] == settings

@@ -51,6 +51,9 @@ def test_only_images_without_unseen_pixels(yard, cfg):
     cfg.ZERO_SHOT.TRAIN_IMAGES = "without_unseen"
     batches = itertools.islice(build_train_loader(cfg), 6)
     assert {item["image_id"] for batch in batches for item in batch} == {"yard_0", "yard_2"}
+    # Pseudo labels are not to know from the choice of images where nothing unseen is.
+    cfg.ZERO_SHOT.SETTING = "transductive"
+    assert len(training_records(cfg)) == 4
 
 
 def test_what_masks_show_is_remembered_until_they_change(yard, tmp_path, monkeypatch):

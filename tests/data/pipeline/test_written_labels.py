@@ -50,6 +50,7 @@ def read(folder) -> WrittenLabels:
             {"trained": {"labelled_classes": ["dog", "cow"]}},
             r"was trained with labels of 1 unseen classes, such as 'cow'",
         ),
+        ({"trained": {"leaky": True}}, "training looked at hidden labels"),
     ],
 )
 def test_a_folder_that_cannot_be_meant(write, changes, message):

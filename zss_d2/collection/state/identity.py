@@ -16,7 +16,7 @@ from zss_d2.config.values import flatten, shown, value_of
 from zss_d2.engine.config_file import FILE_KEYS
 from zss_d2.errors import ZssError
 from zss_d2.evaluation.results import collect_provenance
-from zss_d2.modeling.identity import lineage
+from zss_d2.modeling.identity import is_leaky, lineage
 from zss_d2.modeling.precision import Precision
 
 if TYPE_CHECKING:
@@ -88,15 +88,19 @@ def describe(
     return json.loads(json.dumps(content))
 
 
-def _trained(predictor: Predictor) -> dict[str, list[str]]:
-    """What the model was trained with, and those whose weights it started from; {}: nothing."""
+def _trained(predictor: Predictor) -> dict[str, Any]:
+    """What the model was trained with, and those whose weights it started from; {}: nothing.
+
+    ``leaky``: one of these trainings looked at hidden labels.
+    """
     if not any(parameter.requires_grad for parameter in predictor.segmentor.parameters()):
         return {}
     ancestors = lineage(predictor.segmentor.identity())
-    return {
+    names = {
         key: sorted({name for x in ancestors for name in x.get(key, ())})
         for key in ("labelled_classes", "train_classes")
     }
+    return {**names, "leaky": is_leaky(*ancestors)}
 
 
 def require_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -32,7 +32,9 @@ def training_records(cfg: CfgNode) -> list[dict[str, Any]]:
     """
     require_one_vocabulary(cfg.DATASETS.TRAIN)
     records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN)
-    if cfg.ZERO_SHOT.TRAIN_IMAGES == "without_unseen":
+    # Which images show an unseen class is ground truth too, which pseudo labels are not to know.
+    hidden = cfg.ZERO_SHOT.SETTING == "transductive"
+    if cfg.ZERO_SHOT.TRAIN_IMAGES == "without_unseen" and not hidden:
         records = without_unseen(records, cfg.DATALOADER.NUM_WORKERS)
     require_labels(records, supervised=cfg.ZERO_SHOT.SETTING == "supervised")
     return records

@@ -36,7 +36,7 @@ class WrittenLabels:
 
         Raises:
             ZssError: no such folder, or one that is not finished; a word that is no class; a model
-                that was trained with labels of unseen classes.
+                that was trained with labels of unseen classes, or looked at them.
         """
         self.folder = folder
         manifest = _manifest(folder)
@@ -51,6 +51,10 @@ class WrittenLabels:
                 folder,
                 f"was labelled by a model that was trained with labels of {len(leaked)} unseen "
                 f"classes, such as {leaked[0]!r}",
+            )
+        if manifest.get("trained", {}).get("leaky"):
+            raise _wrong(
+                folder, "was labelled by a model whose training looked at hidden labels (a leak)"
             )
         ids = [*([ignore] if words["background"] else []), *map(list(classes).index, names)]
         # As narrow as masks are: not all that resizes them takes wide integers.
