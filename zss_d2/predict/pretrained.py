@@ -6,6 +6,7 @@ folder holds all that its model predicts with. It names no path of the machine t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -27,7 +28,6 @@ from zss_d2.config.model_folder import (
     FORMAT,
     WEIGHTS,
     ModelFolder,
-    sha256_of,
 )
 from zss_d2.config.values import value_of
 from zss_d2.data.spec.benchmark import Benchmark
@@ -99,22 +99,21 @@ def save_pretrained(
             x.numel() for name, x in model.named_parameters() if x.requires_grad and name in state
         ),
     }
-    for name in reversed(_ORDER):
-        (folder / name).unlink(missing_ok=True)
     # Not by save_file, which puts a file of its own, readable by its owner alone, in the place.
     data = save(_plain(state), {"format": "pt"})
-    write_atomic(folder / WEIGHTS, lambda temporary: temporary.write_bytes(data))
-    about["weights_sha256"] = sha256_of(folder / WEIGHTS)
-    for name, text in {
+    about["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    texts = {
         **{name: _yaml(benchmark) for name, benchmark in descriptions.items()},
         CONFIG: cfg.dump(),
         CARD: model_card(about, cfg, folder.resolve().name),
         ABOUT: json.dumps(about, indent=2) + "\n",
-    }.items():
+    }
+    for name in reversed(_ORDER):
+        (folder / name).unlink(missing_ok=True)
+    write_atomic(folder / WEIGHTS, lambda temporary: temporary.write_bytes(data))
+    for name, text in texts.items():
         write_atomic(folder / name, _writer(text))
-    logger.info(
-        "%s: %s, %.1f MB", folder, model.__class__.__name__, os.path.getsize(folder / WEIGHTS) / 1e6
-    )
+    logger.info("%s: %s, %.1f MB", folder, type(model).__name__, len(data) / 1e6)
     return folder
 
 
