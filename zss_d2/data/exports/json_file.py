@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from zss_d2.data.files.lists import read_text
 from zss_d2.errors import ZssError
@@ -30,10 +31,12 @@ def read_json(path: Path) -> Any:
 def validated(path: Path, kind: type[T], data: Any) -> T:
     """Data as what ``kind`` says; raises ZssError with the first entry that is something else."""
     try:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind.model_validate(data)
-        return TypeAdapter(kind).validate_python(data)
+        return _adapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"])) or "the file"
     raise ZssError(f"{path}: {place}: {first['msg'].lower()}; export it again, or correct the file")
+
+
+# Once per type: results of Label Studio are checked one by one.
+_adapter = functools.cache(TypeAdapter)
