@@ -20,6 +20,10 @@ LOG := $(VENV)/setup.log
 logged = { $(1) >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "error: set-up failed, see $(LOG)"; exit 1; }; }
 # The commit that the suite was run on; or the path of a checkout.
 UPSTREAM ?= git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833
+COMMA := ,
+# Not with LOWEST: torch 2.6 cannot export these models, and onnx needs a newer protobuf than tensorboard
+# lets there be.
+EXTRAS := dev$(if $(LOWEST),,$(COMMA)onnx)
 BOUNDS := $(if $(LOWEST),--constraint $(VENV)/lowest.txt)
 
 .PHONY: help setup demo web docs test test-web test-upstream lint format bench clean
@@ -40,7 +44,7 @@ setup: ## create .venv and install everything
 	@$(if $(LOWEST),$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt)
 	@$(call logged,$(BIN)/pip install $(BOUNDS) $(TORCH))
 	@echo "== 2/3 zss_d2 and what it needs"
-	@$(call logged,$(BIN)/pip install $(BOUNDS) --editable '.[dev,onnx]')
+	@$(call logged,$(BIN)/pip install $(BOUNDS) --editable '.[$(EXTRAS)]')
 	@echo "== 3/3 detectron2 ($(DETECTRON2))"
 ifeq ($(DETECTRON2),upstream)
 	@$(call logged,$(BIN)/pip install $(BOUNDS) --no-build-isolation '$(UPSTREAM)')

@@ -37,7 +37,7 @@ def student(make_run, tmp_path_factory) -> tuple[Path, Path]:
     """A run of a student, and its file."""
     run = make_run("CLIPZSS")
     output = tmp_path_factory.mktemp("export") / "student.onnx"
-    return run, export(run, output, "--classes", "dog", "horse", "sheep")
+    return run, export(run, output, "--int8", "--classes", "dog", "horse", "sheep")
 
 
 def session(path: Path):
@@ -74,6 +74,19 @@ def test_a_file_says_what_it_is_and_nothing_of_this_machine(student):
     weights = sum(x.numel() for x in network.parameters())
     constants = sum(int(np.prod(x.dims)) for x in model.graph.initializer)
     assert 0.9 * weights <= constants <= weights + 1000
+
+
+@needs_onnx
+def test_int8_is_smaller_and_gives_scores(student):
+    _, path = student
+    small = path.with_suffix(".int8.onnx")
+    assert small.stat().st_size < path.stat().st_size
+    file = session(small)
+    assert from_texts(file.metadata)["int8"] is True
+    assert "int8" not in session(path).metadata
+    (pixels,) = made_up_images([(64, 96)])
+    image = pixels.transpose(2, 0, 1)[None].astype(np.float32)
+    np.testing.assert_allclose(file({"image": image})["scores"].sum(axis=1), 1, atol=1e-5)
 
 
 @needs_onnx
@@ -135,6 +148,7 @@ def test_embeddings_are_an_input_of_any_number(make_run, tmp_path, capsys):
     assert np.load(tmp_path / "any.npz")["classes"].tolist() == ["dog", "cat"]
 
 
+@needs_onnx
 def test_a_program_of_torch(make_run, tmp_path, capsys):
     output = export(make_run("MaskCLIP"), tmp_path / "maskclip.pt2", "--resize", "outside")
     assert "the same as the model" in capsys.readouterr().out
@@ -184,6 +198,7 @@ def test_a_file_that_differs_is_not_written(student, tmp_path, monkeypatch, caps
             "--argmax inside needs --resize inside",
         ),
         (["--output", "a.pt2"], "no-run"),
+        (["--output", "a.pt2", "--int8"], "--int8 is of ONNX files"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(options, message, capsys):
@@ -207,6 +222,7 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
     )
 
 
+@needs_onnx
 def test_what_the_config_says_of_tests_and_the_file_lacks_is_said(make_run, tmp_path, capsys):
     run = make_run("CLIPZSS")
     opts = ["TEST.FLIP", "True", "TEST.SCALES", "(1.0,0.5)", "TEST.SEEN_BIAS", "0.1"]

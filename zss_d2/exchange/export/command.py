@@ -89,6 +89,12 @@ def make_parser() -> Parser:
             help=f"{what} in the file (default: {default})",
         )
     parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="of a student, write NAME.int8.onnx too, with weights in 8 bits; how far that is from "
+        "the model is printed, not limited",
+    )
+    parser.add_argument(
         "--check",
         nargs="+",
         default=[],
@@ -117,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from zss_d2.exchange.export.graph import GraphSettings
 
+    if args.int8 and args.format != "onnx":
+        raise ZssError("--int8 is of ONNX files; give an --output in .onnx, or leave it out")
     settings = GraphSettings(
         size=args.size,
         resize=args.resize == "inside",
@@ -136,6 +144,10 @@ def _export(args: argparse.Namespace, settings: GraphSettings) -> int:
     say = _Progress()
     predictor = _load(args)
     names = _names(args, predictor)
+    if args.int8 and not hasattr(predictor.segmentor, "student"):
+        raise ZssError(
+            f"--int8 is of students, and this is {type(predictor.segmentor).__name__}; leave it out"
+        )
     for note in _left_out(predictor, settings):
         print(f"note: {note}", file=sys.stderr)
     images = _check_images(args, predictor, settings)
@@ -144,11 +156,23 @@ def _export(args: argparse.Namespace, settings: GraphSettings) -> int:
     write = exporting.write_onnx if args.format == "onnx" else exporting.write_program
     parity = write(exported, args.output, images, say)
     say.end()
-    print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB, {len(names)} classes")
+    print(f"{args.output}: {_mib(args.output)}, {len(names)} classes")
     print(f"the same as the model: {parity}")
+    if args.int8:
+        from zss_d2.exchange.export.int8 import write_int8
+        from zss_d2.exchange.export.onnx_file import OnnxSession
+
+        small = args.output.with_suffix(".int8.onnx")
+        write_int8(args.output, small)
+        print(f"{small}: {_mib(small)}")
+        print(f"how far that is from the model: {exported.parity(OnnxSession(small), images)}")
     if settings.embeddings:
         return _write_embeddings(args, predictor)
     return 0
+
+
+def _mib(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.1f} MiB"
 
 
 def _write_embeddings(args: argparse.Namespace, predictor: Predictor) -> int:
