@@ -167,7 +167,16 @@ def _write_checked(
     def work(file: Path) -> None:
         write(metadata, file)
         say(f"comparing it in {runtime} with the model on {2 * len(images)} images")
-        parity = exported.parity(load(file), images)
+        try:
+            parity = exported.parity(load(file), images)
+        except Exception as error:  # of the runtime, which has kinds of its own
+            if isinstance(error, ZssError):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise ZssError(
+                f"{path}: {runtime} cannot run it, so it was not written: {reason}; some models "
+                "take one size only, try --size 512"
+            ) from error
         parity.require(str(path))
         outcome = {"scores_within": parity.difference, "best_class_equal": parity.agreement}
         write({**metadata, "checked": {**outcome, "pixels": parity.pixels}}, file)

@@ -49,6 +49,10 @@ def trace(graph: SegmentationGraph, channels: int) -> ExportedProgram:
     if settings.embeddings:
         arguments.append(torch.zeros(_CLASSES, channels))
         shapes.append({0: Dim("classes", min=2)})
+    if settings.size is None and any(
+        getattr(part, "one_size_per_graph", False) for part in graph.modules()
+    ):
+        raise _one_size_only(graph)
     try:
         with torch.no_grad():
             program = torch.export.export(
@@ -62,10 +66,6 @@ def trace(graph: SegmentationGraph, channels: int) -> ExportedProgram:
         raise ZssError(
             f"torch.export cannot take {type(graph.model).__name__}: {_first_line(error)}"
         ) from error
-    found = next(x.meta["val"] for x in program.graph.nodes if x.name == "image")
-    # A symbol that came to stand for a number is written as one.
-    if settings.size is None and any(str(side).isdigit() for side in found.shape[2:]):
-        raise _one_size_only(graph)
     _forget_sources(program)
     return program
 

@@ -60,6 +60,9 @@ class RouteAttention(nn.Module):
     attended to. A grid with fewer rows or columns than windows gets as many windows as it has.
     """
 
+    one_size_per_graph = True
+    """A traced graph holds for one size of the grid, see `forward`."""
+
     def __init__(self, dim: int, num_heads: int, windows: int, topk: int, lepe: int = 0):
         """
         Args:
