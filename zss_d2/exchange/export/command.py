@@ -275,9 +275,9 @@ class _Progress:
     def __call__(self, what: str) -> None:
         self.end()
         self._since = time.monotonic()
-        print(f"{what} ...", end="", file=sys.stderr, flush=True)
+        print(f"{what} ...", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         if self._since is not None:
-            print(f" {time.monotonic() - self._since:.0f} s", file=sys.stderr, flush=True)
+            print(f"  {time.monotonic() - self._since:.0f} s", file=sys.stderr, flush=True)
         self._since = None
