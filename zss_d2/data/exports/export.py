@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zss_d2.data.exports.shapes import Polygon, Shape
+from zss_d2.data.exports.shapes import Brush, Polygon, Shape
 from zss_d2.data.files.images import read_colours
 from zss_d2.errors import ZssError
 
@@ -89,7 +89,9 @@ class Drawn:
         mask = np.full((height, width), painter.uncovered, painter.dtype)
         areas, notes = [], []
         for region in self.regions:
-            areas.append(self._area(region, height, width))
+            # The area of a brush takes as long as painting it, and nobody asks for it.
+            is_brush = isinstance(region.shape, Brush) and not self.by_area
+            areas.append(0 if is_brush else self._area(region, height, width))
             if _overhang(region, height, width) > _ROUNDING:
                 notes.append(f"{region.name} reaches beyond the image and is cut off there")
         order = list(range(len(self.regions)))
@@ -98,7 +100,10 @@ class Drawn:
         for index in order:
             region = self.regions[index]
             label = painter.void if region.label is None else painter.ids[region.label]
-            mask[region.shape.mask(height, width)] = label
+            try:
+                mask[region.shape.mask(height, width)] = label
+            except ZssError as error:
+                raise ZssError(f"{region.name}: {error}") from None
         return mask, notes
 
     @staticmethod
