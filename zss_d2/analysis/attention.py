@@ -17,6 +17,7 @@ from zss_d2.analysis.names import short_names
 from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.files.images import read_image
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
+from zss_d2.drawing.figures import image_grid
 from zss_d2.drawing.lettering import class_labels, drawn_title, style
 from zss_d2.errors import ZssError
 from zss_d2.modeling.inference.resize import upsample
@@ -95,17 +96,14 @@ def draw(
 
     if not rows:
         raise ZssError(f"{dataset}: the masks of the chosen images are void; take more --images")
-    size = (2.2 * (1 + len(folders)), 2.3 * len(rows) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(rows), 1 + len(folders), squeeze=False)
+    sizes = [image.shape[:2] for image, *_ in rows]
+    figure, axes = image_grid(sizes, 1 + len(folders), width=2.2, margin=0.3)
     for line, (image, inside, index, maps) in zip(axes, rows, strict=True):
         name = f"{labels[index]}\n(unseen)" if index in unseen else labels[index]
         line[0].set_ylabel(name, fontsize="small", **style([name]))
         for axis, shown in zip(line, (image, *maps), strict=True):
             axis.imshow(shown, cmap="magma")
             axis.contour(inside, levels=[0.5], colors="white", linewidths=0.8)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize="small", **style([title]))
     return figure

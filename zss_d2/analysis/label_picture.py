@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from zss_d2.drawing.colours import IGNORED, class_colours, colourise
+from zss_d2.drawing.figures import image_grid
 from zss_d2.drawing.lettering import class_labels, drawn_title, legend, style
 from zss_d2.utils.text import wrapped
 
@@ -58,7 +59,6 @@ def _draw(
     entries: Sequence[LegendEntry],
     row_titles: Sequence[str],
 ) -> Figure:
-    rows = len(columns[0][1])
     width = max(2.2 * len(columns), 3 * LEGEND_WIDTH)
     names = [f"{name} (unseen)" if unseen else name for name, _, unseen in entries]
     entry_width = max(LEGEND_WIDTH, 0.6 + LETTER_WIDTH * max(map(len, names)))
@@ -66,15 +66,13 @@ def _draw(
     legend_rows = -(-len(entries) // legend_columns)
     titles = [wrapped(drawn_title(title), TITLE_WIDTH) for title, _ in columns]
     title_rows = 1 + max(title.count("\n") for title in titles)
-    height = 2.2 * rows + 0.25 * legend_rows + 0.2 * (1 + title_rows)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, len(columns), squeeze=False)
+    margin = 0.25 * legend_rows + 0.2 * (1 + title_rows)
+    sizes = [image.shape[:2] for image in columns[0][1]]
+    figure, axes = image_grid(sizes, len(columns), width / len(columns), margin)
     for column, (title, (_, images)) in enumerate(zip(titles, columns, strict=True)):
         axes[0, column].set_title(title, **style([title]))
         for row, image in enumerate(images):
             axes[row, column].imshow(image, interpolation="nearest")
-            axes[row, column].set(xticks=[], yticks=[])
-            axes[row, column].spines[:].set_visible(False)
     for axis, title in zip(axes[:, 0], row_titles, strict=False):
         axis.set_ylabel(title, fontsize="small")
     box = legend(

@@ -18,6 +18,7 @@ from zss_d2.data.files.encoding import read_labels
 from zss_d2.data.labels import hide_unseen
 from zss_d2.data.pipeline.mapper import ZeroShotMapper
 from zss_d2.drawing.colours import colourise, distinct_colours
+from zss_d2.drawing.figures import image_grid
 from zss_d2.errors import ZssError
 from zss_d2.modeling.methods.clip_zss.build import region_settings
 from zss_d2.modeling.methods.clip_zss.plm.fusion import clusters_per_scale
@@ -180,9 +181,9 @@ def draw(panels: Sequence[Panels], cfg: CfgNode) -> Figure:
     colours = distinct_colours(max(num_classes, int(largest)))
     titles = ["image", "ground truth", *(f"clusters, window {w}" for w in sorted(windows)[::-1])]
     titles += ["fused regions", "F"]
-    size = (1.8 * len(titles), 1.9 * len(panels) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(panels), len(titles), squeeze=False)
+    sizes = [panel.image.shape[:2] for panel in panels]
+    # Below each row stands a line.
+    figure, axes = image_grid(sizes, len(titles), width=1.8, margin=0.3 + 0.2 * len(panels))
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize="medium")
     for row, panel in zip(axes, panels, strict=True):
@@ -190,7 +191,6 @@ def draw(panels: Sequence[Panels], cfg: CfgNode) -> Figure:
         pictures = [panel.image, *(colourise(_grey(x), colours) for x in [*maps, panel.labels])]
         for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
         row[-1].set_xlabel(
             f"{panel.purity.regions} regions, {panel.purity.value:.0f} % pure", fontsize="small"
         )
