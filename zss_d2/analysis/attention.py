@@ -97,7 +97,7 @@ def draw(
     if not rows:
         raise ZssError(f"{dataset}: the masks of the chosen images are void; take more --images")
     sizes = [image.shape[:2] for image, *_ in rows]
-    figure, axes = image_grid(sizes, 1 + len(folders), width=2.2, margin=0.3)
+    figure, axes = image_grid(sizes, 1 + len(folders), width=2.2, margin=0.3, left=0.4)
     for line, (image, inside, index, maps) in zip(axes, rows, strict=True):
         name = f"{labels[index]}\n(unseen)" if index in unseen else labels[index]
         line[0].set_ylabel(name, fontsize="small", **style([name]))

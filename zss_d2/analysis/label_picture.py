@@ -68,7 +68,8 @@ def _draw(
     title_rows = 1 + max(title.count("\n") for title in titles)
     margin = 0.25 * legend_rows + 0.2 * (1 + title_rows)
     sizes = [image.shape[:2] for image in columns[0][1]]
-    figure, axes = image_grid(sizes, len(columns), width / len(columns), margin)
+    left = 0.4 if row_titles else 0.0
+    figure, axes = image_grid(sizes, len(columns), width / len(columns), margin, left)
     for column, (title, (_, images)) in enumerate(zip(titles, columns, strict=True)):
         axes[0, column].set_title(title, **style([title]))
         for row, image in enumerate(images):

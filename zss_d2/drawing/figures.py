@@ -13,7 +13,11 @@ _LEAST_ASPECT, _MOST_ASPECT = 0.3, 1.6
 
 
 def image_grid(
-    sizes: Sequence[tuple[int, int]], columns: int, width: float, margin: float = 0.0
+    sizes: Sequence[tuple[int, int]],
+    columns: int,
+    width: float,
+    margin: float = 0.0,
+    left: float = 0.0,
 ) -> tuple[Figure, np.ndarray]:
     """A figure with a row for each image, as high as the image is in a column, and its axes.
 
@@ -22,6 +26,7 @@ def image_grid(
         columns: number of them.
         width: of a column, inches.
         margin: height beside the rows, inches.
+        left: width beside the columns, inches.
 
     Returns:
         the figure, and axes (rows, columns) without ticks and frames.
@@ -29,9 +34,11 @@ def image_grid(
     heights = [
         width * float(np.clip(height / wide, _LEAST_ASPECT, _MOST_ASPECT)) for height, wide in sizes
     ]
-    # Room between two rows.
-    size = (columns * width, sum(heights) + 0.08 * len(heights) + margin)
+    # Room between two images, on all sides of which is half of it.
+    gap = 0.06
+    size = (left + columns * (width + gap), sum(heights) + gap * len(heights) + margin)
     figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=gap / 2, h_pad=gap / 2, wspace=0, hspace=0)
     ratios = {"height_ratios": heights}
     axes = figure.subplots(len(heights), columns, squeeze=False, gridspec_kw=ratios)
     for axis in axes.flat:
