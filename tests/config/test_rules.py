@@ -224,6 +224,11 @@ def test_a_stride_must_not_leave_gaps(make_cfg):
             "PROTOTYPES .* no effect: ZERO_SHOT.LEAKY_ORACLE is",
         ),
         ("clip_to_seg", ("ZERO_SHOT.LEAKY_ORACLE", ["masks"]), "'regions', 'embeddings'"),
+        (
+            "clip_zss",
+            ("ZERO_SHOT.LEAKY_ORACLE", ["embeddings"], "PSEUDO_WEIGHT", 0.0),
+            "LEAKY_ORACLE .* no effect: MODEL.CLIP_ZSS.PSEUDO_WEIGHT is 0.0",
+        ),
         ("ldvc", ("ZERO_SHOT.LEAKY_ORACLE", ["regions"]), "META_ARCHITECTURE is 'LDVC'"),
         ("ldvc", ("NUM_LAYERS", 0, "NUM_HEADS", 4), "LDVC.NUM_LAYERS is 0"),
         ("ldvc", ("NUM_LAYERS", 1, "MODEL.LOSS.AUX_WEIGHT", 0.4), "to 2 or more"),
