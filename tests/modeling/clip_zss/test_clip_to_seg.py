@@ -161,6 +161,14 @@ def test_a_synthesizer_that_nothing_trains_is_refused(make_cfg):
         build_model(make_cfg(*C2S, SETTINGS + "DETACH_PROTOTYPES", True))
 
 
+def test_a_local_loss_of_one_region_is_refused(make_cfg):
+    """It would be 0 whatever is learnt; C_l alone may be of one region."""
+    one = (SETTINGS + "LOCAL.MAX_REGIONS", 1)
+    with pytest.raises(ZssError, match="LOCAL.MAX_REGIONS is 1 and LOCAL_WEIGHT 1: .* loss is 0"):
+        build_model(make_cfg(*C2S, *one))
+    build_model(make_cfg(*C2S, *one, SETTINGS + "LOCAL_WEIGHT", 0.0))
+
+
 def test_in_tests_nothing_of_it_is_there(make_cfg, tmp_path):
     """The student of a C2S checkpoint is that of any other: no CLIP, no synthesizer."""
     model = build_model(make_cfg(*C2S)).eval()

@@ -69,6 +69,12 @@ def build_parts(cls: type[ZeroShotSegmentor], cfg: CfgNode) -> dict[str, Any]:
 def _check(settings: CfgNode) -> None:
     if settings.CE_WEIGHT == 0 and settings.NEL_WEIGHT == 0:
         raise ZssError("MODEL.CLIP_ZSS.CE_WEIGHT and NEL_WEIGHT are both 0; nothing uses labels")
+    if settings.TEACHER and settings.LOCAL_WEIGHT > 0 and settings.LOCAL.MAX_REGIONS == 1:
+        raise ZssError(
+            "MODEL.CLIP_ZSS.LOCAL.MAX_REGIONS is 1 and LOCAL_WEIGHT "
+            f"{settings.LOCAL_WEIGHT:g}: the only region has nothing to be told apart from, and "
+            "the loss is 0; set MAX_REGIONS to 2 or more, or LOCAL_WEIGHT to 0"
+        )
     untrained = settings.BCE_WEIGHT == 0 and settings.DETACH_PROTOTYPES
     if settings.TEACHER and _has_synthesizer(settings) and untrained:
         raise ZssError(
