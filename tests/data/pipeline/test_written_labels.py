@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from zss_d2.data.files.predictions import holds_results, require_ground_truth
 from zss_d2.data.pipeline.written_labels import WrittenLabels
@@ -71,6 +73,24 @@ def test_a_folder_that_is_none(tmp_path, write):
         ).write_text(content)
         with pytest.raises(ZssError, match=r"no predict.jsonl that can be read"):
             read(folder)
+
+
+def test_labels_of_another_image_of_the_same_name(write, tmp_path):
+    """Such as of another split, whose images are numbered alike and as large."""
+    for split, content in (("train", b"an image"), ("val", b"another image")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "0.png").write_bytes(content)
+    folder = write()
+    (folder / "labels").mkdir()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "labels/0.png")
+    record = {"file_name": "0.png", "files": {"labels": "labels/0.png"}}
+    train = tmp_path / "train/0.png"
+    for stamp in ([train.stat().st_size, 5], None):
+        (folder / "predict.jsonl").write_text(json.dumps(record | {"stamp": stamp}))
+        assert (read(folder).read(str(train), (8, 8)) == 1).all()
+    (folder / "predict.jsonl").write_text(json.dumps(record | {"stamp": [train.stat().st_size, 5]}))
+    with pytest.raises(ZssError, match="has labels of another image than .*val/0.png"):
+        read(folder).read(str(tmp_path / "val/0.png"), (8, 8))
 
 
 def test_what_a_model_has_labelled_is_no_ground_truth(write, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -60,7 +61,8 @@ class WrittenLabels:
         # As narrow as masks are: not all that resizes them takes wide integers.
         self._lut = np.full(65536, ignore, np.min_scalar_type(max(ignore, len(classes))))
         self._lut[: len(ids)] = ids
-        self._files = _files(folder)
+        # Of the labels of images whose bytes were counted.
+        self._files, self._sizes = _files(folder)
         logger.info(
             "Pseudo labels of %s: %s, checkpoint %s; %d classes, %d of them unseen",
             *(folder, manifest["method"], manifest.get("checkpoint") or "none", len(names)),
@@ -86,11 +88,18 @@ class WrittenLabels:
             size: (H, W) that they must have.
 
         Raises:
-            ZssError: a missing or unreadable file, or one of another size.
+            ZssError: a missing or unreadable file, one of another size, or of another image.
         """
         path = self._file(image)
         if path is None:
             raise _wrong(self.folder, f"has no labels of {image}")
+        size_then = self._sizes.get(str(path.relative_to(self.folder)))
+        if size_then not in (None, os.path.getsize(image)):
+            raise _wrong(
+                self.folder,
+                f"has labels of another image than {image}: that had {size_then} bytes, this one "
+                f"has {os.path.getsize(image)}",
+            )
         labels = read_mask(path)
         if labels.shape != tuple(size):
             raise ZssError(
@@ -123,17 +132,26 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Path of an image below the folder that was labelled -> its labels, relative to ``folder``."""
+def _files(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """What was labelled.
+
+    Returns:
+        path of an image below the folder that was labelled -> its labels, relative to ``folder``;
+        those -> bytes of the image's file, where they are known.
+    """
     files: dict[str, str] = {}
+    sizes: dict[str, int] = {}
     try:
         with (folder / RECORDS).open(encoding="utf-8") as lines:
             for record in map(json.loads, lines):
                 if "labels" in record.get("files", {}):
-                    files[record["file_name"]] = record["files"]["labels"]
-    except (OSError, ValueError, KeyError, AttributeError):
+                    labels = str(PurePath(record["files"]["labels"]))
+                    files[record["file_name"]] = labels
+                    if record.get("stamp"):
+                        sizes[labels] = record["stamp"][0]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise _wrong(folder, f"has no {RECORDS} that can be read") from None
-    return files
+    return files, sizes
 
 
 def _wrong(folder: Path, problem: str) -> ZssError:
