@@ -17,7 +17,9 @@ from zss_d2.data.synthetic.mini.write import write_split
 from zss_d2.engine import ZeroShotCheckpointer, ZeroShotTrainer, load_config
 from zss_d2.engine.processes.interrupt import Interrupted
 from zss_d2.engine.resume import read_metrics
+from zss_d2.engine.trainer import evaluate
 from zss_d2.errors import ZssError
+from zss_d2.evaluation.results import describe_protocol
 
 KEY = "ZERO_SHOT.SELF_TRAINING."
 SETTING = ("ZERO_SHOT.SETTING", "transductive")
@@ -111,6 +113,26 @@ def test_a_leaky_checkpoint_says_so_wherever_it_goes(make_cfg, tmp_path, caplog)
     caplog.clear()
     ZeroShotCheckpointer(build_model(make_cfg())).load(str(tmp_path / "second.pth"))
     assert "at the ground-truth places of unseen classes" in caplog.text
+
+
+def test_results_of_weights_of_a_leaky_training_say_so(toy_voc, make_cfg, tmp_path, caplog):
+    """Tested under a config that knows nothing of it; and those of a training that starts there."""
+    leaky = (*SETTING, KEY + "PIXELS", "unseen_location")
+    ZeroShotCheckpointer(build_model(make_cfg(*leaky)), str(tmp_path)).save("leaky")
+    caplog.set_level("INFO")
+    places = "LEAKY pseudo labels at the ground-truth places of unseen classes"
+    for config, doubts in (
+        ((), ["names of 5 unseen classes", places]),
+        (SETTING, [places]),
+        (leaky, None),
+    ):
+        caplog.clear()
+        weights = ("MODEL.WEIGHTS", str(tmp_path / "leaky.pth"), "OUTPUT_DIR", str(tmp_path))
+        evaluate(make_cfg(*config, *weights), resume=False)
+        protocol = json.loads((tmp_path / "results.json").read_text())["provenance"]["protocol"]
+        assert protocol.get("weights_trained_with") == doubts
+        heading = "" if doubts is None else f"WEIGHTS TRAINED WITH {' and '.join(doubts)}"
+        assert heading in describe_protocol(protocol) and heading in caplog.text
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,11 @@ def showing_examples(cfg: CfgNode, model: nn.Module) -> Iterator[None]:
 
 
 def record_results(
-    cfg: CfgNode, results: Mapping[str, Any], checkpoint: str, iteration: int | None
+    cfg: CfgNode,
+    results: Mapping[str, Any],
+    checkpoint: str,
+    iteration: int | None,
+    doubts: Sequence[str] = (),
 ) -> None:
     """Write ``OUTPUT_DIR/results.json``, on rank 0.
 
@@ -55,6 +59,7 @@ def record_results(
         results: as `DefaultTrainer.test` gives them: by data set, if there are several.
         checkpoint, iteration: file that the weights come from and how long they were trained; in
             training, that is what the run is at.
+        doubts: `Identified.doubts` of the model.
     """
     names = cfg.DATASETS.TEST
     if not names or not comm.is_main_process():
@@ -67,7 +72,7 @@ def record_results(
     write_results(
         Path(cfg.OUTPUT_DIR) / "results.json",
         {name: result["sem_seg"] for name, result in by_name.items()},
-        collect_provenance(cfg, checkpoint, iteration),
+        collect_provenance(cfg, checkpoint, iteration, doubts),
     )
 
 

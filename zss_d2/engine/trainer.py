@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -267,11 +268,13 @@ class ZeroShotTrainer(DefaultTrainer):
         return UndisturbedLoader(pinned(loader, cfg.MODEL.DEVICE))
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ZeroShotSemSegEvaluator:
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, doubts: Sequence[str] = ()
+    ) -> ZeroShotSemSegEvaluator:
         return ZeroShotSemSegEvaluator(
             dataset_name,
             output_dir=cfg.OUTPUT_DIR,
-            protocol=describe_protocol(protocol_of(cfg)),
+            protocol=describe_protocol(protocol_of(cfg, doubts)),
             per_image=cfg.TEST.PER_IMAGE,
             predictions=cfg.TEST.PREDICTIONS,
             fragmentation=cfg.TEST.FRAGMENTATION,
@@ -294,13 +297,17 @@ class ZeroShotTrainer(DefaultTrainer):
                 found by themselves during training.
         """
         share_buffers(model)
+        # What the loaded weights say of themselves; a model of somebody else's does not.
+        doubts = getattr(getattr(model, "module", model), "doubts", ())
+        if doubts and evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name, doubts) for name in cfg.DATASETS.TEST]
         with (
             interrupt.deferred(),
             stopping_between_images(model),
             showing_examples(cfg, model),
         ):
             results = super().test(cfg, model, evaluators)
-        record_results(cfg, results, checkpoint, iteration)
+        record_results(cfg, results, checkpoint, iteration, doubts)
         return results
 
 

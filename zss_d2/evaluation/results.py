@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +143,16 @@ def _unlike(value: object, wanted: Any, name: str) -> str:
     return ""
 
 
-def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> dict[str, Any]:
+def collect_provenance(
+    cfg: CfgNode, checkpoint: str, iteration: int | None, doubts: Sequence[str] = ()
+) -> dict[str, Any]:
     """What one needs to know to get the same numbers again.
 
     Args:
         cfg: the whole configuration.
         checkpoint: path of the evaluated weights, "" for those in memory.
         iteration: finished training iterations; None if unknown.
+        doubts: `Identified.doubts` of the model.
     """
     return {
         "method": cfg.MODEL.META_ARCHITECTURE,
@@ -163,20 +166,25 @@ def collect_provenance(cfg: CfgNode, checkpoint: str, iteration: int | None) -> 
         "checkpoint": checkpoint,
         "checkpoint_sha256": _file_hash(checkpoint) if checkpoint else None,
         "iteration": iteration,
-        "protocol": protocol_of(cfg),
+        "protocol": protocol_of(cfg, doubts),
         # Changes numbers by rounding only, and is no switch of the protocol therefore.
         "test_batch": InferenceProtocol.from_config(cfg).batch_on(cfg.MODEL.DEVICE),
     }
 
 
-def protocol_of(cfg: CfgNode) -> dict[str, Any]:
-    """The switches that change the numbers of one and the same model."""
+def protocol_of(cfg: CfgNode, doubts: Sequence[str] = ()) -> dict[str, Any]:
+    """The switches that change the numbers of one and the same model.
+
+    Args:
+        doubts: `Identified.doubts` of the model, which the config cannot know.
+    """
     slide = cfg.TEST.SLIDE
     return {
         "setting": cfg.ZERO_SHOT.SETTING,
         **_self_training(cfg),
         # Only where it was used: such scores are upper bounds.
         **({"leaky_oracle": list(oracle)} if (oracle := cfg.ZERO_SHOT.LEAKY_ORACLE) else {}),
+        **({"weights_trained_with": list(doubts)} if doubts else {}),
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,
         "antialias": cfg.INPUT.ANTIALIAS,
@@ -225,12 +233,13 @@ def _tokens_and_names(cfg: CfgNode) -> dict[str, Any]:
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
     """One line for the switches that are numbers, such as a heading needs."""
     slide, below = protocol["slide"], protocol.get("background_below", 0)
-    oracle = protocol.get("leaky_oracle")
+    oracle, doubts = protocol.get("leaky_oracle"), protocol.get("weights_trained_with")
     sizes = f"{protocol['min_size']}..{protocol['max_size']} px"
     leaky = protocol.get("self_training", {}).get("leaky", False)
     parts = [
         *([f"LEAKY ORACLE {' and '.join(oracle)}"] if oracle else []),
         f"{protocol['setting']} ({LEAK_IN_WORDS})" if leaky else protocol["setting"],
+        *([f"WEIGHTS TRAINED WITH {' and '.join(doubts)}"] if doubts else []),
         f"short edge {sizes}" if protocol["min_size"] else "original size",
         f"windows {slide['crop']}/{slide['stride']} px" if slide else "whole image",
         "flip" if protocol["flip"] else "no flip",

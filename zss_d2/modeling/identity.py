@@ -58,6 +58,8 @@ class Identified(nn.Module):
         # What the loaded weights were trained on, and classes whose labels were hidden from them.
         self._origins: list[dict[str, Any]] = []
         self._hidden: set[str] = set()
+        self.doubts: tuple[str, ...] = ()
+        """Why scores of the loaded weights are not what the setting here says; short texts."""
 
     @classmethod
     def settings_from(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -100,7 +102,9 @@ class Identified(nn.Module):
         trained = {name for x in ancestors for name in x.get("labelled_classes", ())}
         names = {name for x in ancestors for name in x.get("train_classes", ())} - trained
         leaked = [n for n in self.classes if n in trained and n not in self.labelled_classes]
+        doubts = []
         if leaked:
+            doubts.append(f"labels of {len(leaked)} unseen classes")
             logger.warning(
                 "The checkpoint was trained with labels of %d classes that are unseen here, such "
                 "as %r: mIoU-U and hIoU are no zero-shot scores",
@@ -108,6 +112,7 @@ class Identified(nn.Module):
             )
         named = [n for n in self.classes if n in names and n not in self.train_classes]
         if named:
+            doubts.append(f"names of {len(named)} unseen classes")
             logger.warning(
                 "The checkpoint was trained with the names, though not the labels, of %d classes "
                 "that are unseen here, such as %r: its scores are transductive, not inductive",
@@ -115,6 +120,7 @@ class Identified(nn.Module):
             )
         present = self.identity()
         if any(map(_is_located, ancestors)) and not _is_located(present):
+            doubts.append("LEAKY pseudo labels at the ground-truth places of unseen classes")
             logger.warning(
                 "The checkpoint was self-trained with pseudo labels at the ground-truth places of "
                 "unseen classes (PIXELS %s), a leak: mIoU-U and hIoU are no zero-shot scores",
@@ -122,6 +128,7 @@ class Identified(nn.Module):
             )
         oracles = {name for x in ancestors for name in x.get("leaky_oracle", ())}
         if oracles and not present.get("leaky_oracle"):
+            doubts.append(f"LEAKY ORACLE {' and '.join(sorted(oracles))}")
             logger.warning(
                 "The checkpoint's training looked at hidden labels of unseen classes "
                 "(ZERO_SHOT.LEAKY_ORACLE %s): its scores are upper bounds",
@@ -133,6 +140,7 @@ class Identified(nn.Module):
                 "The checkpoint was trained from weights that do not say what they were trained "
                 "with; labels of unseen classes may have been among it"
             )
+        self.doubts = tuple(doubts)
         own_origin = {key: present[key] for key in self.origin if key in present}
         self._origins = [
             x for i, x in enumerate(origins) if x != own_origin and x not in origins[:i]
