@@ -131,6 +131,16 @@ def test_a_config_checks_what_it_trains_and_tests_on(datasets, yard, run, tmp_pa
     assert "val: 2 images checked" in out
 
 
+@pytest.mark.parametrize("name", ["ldvc_mini", "configs/ldvc_mini.yaml"])
+def test_a_config_of_the_project_is_found_by_its_name(name, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    status, out, errors = run(name)
+    assert status == 2
+    assert "inductive training on mini: labels and names of 26 of 35 classes" in out
+    assert "images/train: no such folder" in errors[0]
+
+
 def test_unknown_data_sets_and_missing_data_end_with_one_line(run, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     path = config(tmp_path, '("zss_voc_trian",)', "()")

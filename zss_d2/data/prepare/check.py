@@ -31,6 +31,7 @@ from zss_d2.data.spec.naming import check_length, check_names, clip_tokenizer
 from zss_d2.data.spec.schema import closest
 from zss_d2.data.spec.vocabulary import Vocabulary, require_distinct_tests, require_equal
 from zss_d2.errors import ZssError
+from zss_d2.utils.installation import shipped_config
 
 # Where no config says which CLIP reads the class names.
 CLIP_NAME = "ViT-B-16"
@@ -230,10 +231,12 @@ def check_targets(targets: Sequence[Target], workers: int) -> int:
 
 def find_targets(subject: str) -> tuple[list[Target], list[str]]:
     """Return the splits that ``subject`` names, and notes; raises ZssError."""
-    if not subject.endswith((".yaml", ".yml")):
+    shipped = None if os.path.exists(subject) else shipped_config(subject)
+    if not shipped and not subject.endswith((".yaml", ".yml")):
         benchmark = load_benchmark(subject)
         targets = benchmark_targets(benchmark)
         return [_as_named(t) for t in targets], _describe(benchmark)
+    subject = str(shipped or subject)
     if not os.path.isfile(subject):
         raise ZssError(f"{subject}: no such file; give a config, a benchmark or a data set's yaml")
     try:

@@ -1,6 +1,6 @@
 """Says what is wrong with the data of a training config, a benchmark or a custom dataset.
 
-    zss check configs/ldvc_voc.yaml
+    zss check ldvc_voc
     zss check voc
     zss check my_data.yaml
 
@@ -17,7 +17,9 @@ from zss_d2.utils.command_line import Parser
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, prog="zss check")
-    parser.add_argument("subject", metavar="CONFIG_OR_SPEC", help="a yaml, or a benchmark's name")
+    parser.add_argument(
+        "subject", metavar="CONFIG_OR_SPEC", help="a yaml, or the name of a config or a benchmark"
+    )
     parser.add_workers()
     return parser
 
