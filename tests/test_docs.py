@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,13 @@ def test_links_lead_to_files_and_headings(name):
     assert not lost
 
 
-def test_the_site_has_every_page():
+def test_the_site_has_every_page_once():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    listed = {ROOT / "docs" / name for name in re.findall(r": ([\w/]+\.md)$", text, re.M)}
+    names = re.findall(r": ([\w/]+\.md)$", text, re.M)
+    listed = {ROOT / "docs" / name for name in names}
     missing = [page for page in (ROOT / "docs").rglob("*.md") if page not in listed]
     assert not missing
+    assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_the_chart_of_the_mini_world_has_the_numbers_of_its_table():
