@@ -207,7 +207,7 @@ BAD = {
     "zero.json": (coco([], images=[{"id": 1, "file_name": "x", "width": 0}]), "images.0.width"),
     "wide.json": (coco([], images=[{"id": 1, "file_name": 5}]), "images.0.file_name"),
     "ids.json": (coco([], images=[{"id": 1, "file_name": "x"}] * 2), "two images have the id 1"),
-    "none.json": (coco([], categories=[]), "name no class"),
+    "none.json": (coco([], categories=[]), "names no class"),
 }
 
 
@@ -218,7 +218,7 @@ def test_files_that_are_none_are_one_line(name, folder, write):
     assert status == 2
     (line,) = errors
     assert BAD[name][1] in line
-    assert name in line or "name no class" in line
+    assert name in line or "names no class" in line
     assert not (folder.output / "masks").exists()
 
 
@@ -302,6 +302,7 @@ LABEL_STUDIO = {
     "sizeless": (region("brush", "a", {"rle": [1]}, width=None), "lacks original_width"),
     "corners": (region("polygon", "a", {"points": [[1, 1]]}), "2 coordinates"),
     "scale": (region("polygon", "a", {"points": [[1, 1], [9000, 1], [1, 9]]}), "or scale"),
+    "bitmask": (region("bitmask", "a", {"imageDataURL": "data:image/png;base64,"}), "a bitmask"),
 }  # fmt: skip
 
 
@@ -315,6 +316,52 @@ def test_regions_of_label_studio_that_cannot_be_painted(what, folder, write):
     (line,) = errors
     assert "image x.png: " in line
     assert LABEL_STUDIO[what][1] in line
+
+
+def test_what_has_no_area_in_label_studio_is_left_out_and_said(folder, write):
+    folder.photo("x.png", 6, 4)
+    results = [
+        region("polygon", "a", {"points": [[0, 0], [100, 0], [100, 100]]}),
+        region("keypoint", "b", {"x": 5, "y": 5, "width": 0.5}),
+        region("vector", "b", {"vertices": [{"x": 5, "y": 5}]}),
+    ]
+    task = {"data": {"image": "x.png"}, "annotations": [{"result": results}]}
+    status, out, errors = folder.run(write("a.json", json.dumps([task])))
+    assert (status, errors) == (0, [])
+    assert folder.description()["classes"] == ["a"]
+    text = "\n".join(out)
+    for kind in ("keypoint", "vector"):
+        assert f"1 annotations of the kind {kind} have no area; left out" in text
+
+
+def test_images_that_are_bad_are_named_where_nothing_else_has_a_class(folder, write):
+    folder.photo("x.png", 6, 4)
+    task = {"data": {"image": "x.png"}, "annotations": [{"result": [LABEL_STUDIO["turned"][0]]}]}
+    export = write("a.json", json.dumps([task]))
+    status, _, errors = folder.run(export)
+    assert status == 2
+    assert [error for error in errors if "turned by 90 degrees" in error] == errors != []
+    status, out, (line,) = folder.run(write("b.json", json.dumps([{**task, "annotations": []}])))
+    assert status == 2
+    assert any("1 tasks are not annotated" in note for note in out)
+    assert "b.json: names no class; annotate images" in line
+
+
+def test_label_studio_in_short_form_is_told_how_to_export(folder, write):
+    folder.photo("x.png", 6, 4)
+    task = {"image": "x.png", "id": 1, "annotation_id": 1, "annotator": 1, "label": []}
+    _, _, (line,) = folder.run(write("a.json", json.dumps([task])))
+    assert "JSON-MIN of Label Studio; export it as JSON" in line
+
+
+def test_labels_that_an_interface_does_not_offer_are_said(folder, write):
+    folder.photo("x.png", 6, 4)
+    value = {"points": [[0, 0], [100, 0], [100, 100]]}
+    task = {"data": {"img": "x.png"}, "annotations": [{"result": [region("polygon", "b", value)]}]}
+    view = write("view.xml", '<View><PolygonLabels><Label value="B"/></PolygonLabels></View>')
+    _, out, _ = folder.run(write("a.json", json.dumps([task])), view)
+    assert folder.description()["classes"] == ["B", "b"]
+    assert any("a.json: b: no label of" in line for line in out)
 
 
 LABELMAPS = {

@@ -17,6 +17,7 @@ what has changed in the export. Exit status 2 and one line per problem if someth
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from zss_d2.utils.text import one_line
 
 if TYPE_CHECKING:
     from zss_d2.data.exports.dataset import Description
+    from zss_d2.data.exports.export import Export
 
 # How many notes of one kind are shown.
 _SHOWN = 5
@@ -103,6 +105,8 @@ def _run(args: argparse.Namespace) -> int:
     from zss_d2.data.exports.recognise import read_exports
 
     export = read_exports(args.sources)
+    if not export.classes:
+        return _complain_of_no_class(export)
     plan = make_plan(export, args.output, args.name, args.background, args.unseen)
     classes = ", ".join(map(one_line, plan.classes))
     print(
@@ -161,7 +165,7 @@ def _finish(
     print(
         f"{description.name}: {sizes} images; {states['written']} masks written, "
         f"{states['kept']} were up to date\n{description.path} is ready; next: zss check "
-        f"{description.path}"
+        f"{shlex.quote(str(description.path))}"
     )
     return 0
 
@@ -190,6 +194,19 @@ def _complain(problems: Sequence[str]) -> int:
         file=sys.stderr,
     )
     return 2
+
+
+def _complain_of_no_class(export: Export) -> int:
+    """Say what is wrong with the images, which may be why there is no class."""
+    _print_notes(export.notes)
+    bad = [
+        f"{picture.source}: image {picture.image[0]}: {picture.problem}"
+        for picture in export.pictures
+        if picture.problem
+    ]
+    if problems := [*export.problems, *bad]:
+        return _complain(problems)
+    raise ZssError(f"{export.source}: names no class; annotate images, and export their labels too")
 
 
 def _print_notes(notes: Iterable[str]) -> None:

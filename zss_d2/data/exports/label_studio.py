@@ -7,6 +7,7 @@ ellipses are in percent of the image.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -25,7 +26,7 @@ TOOL = "Label Studio"
 INTERFACE = "Label Studio's labelling interface"
 # Uploaded files get such a mark before their names.
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-_CONTROLS = re.compile(r"(Brush|Polygon|Ellipse|Rectangle|KeyPoint)?Labels")
+_CONTROLS = re.compile(r"(Brush|Polygon|Ellipse|Rectangle|KeyPoint|Vector|Bitmask)?Labels")
 _OTHER_SUFFIXES = (*IMAGE_SUFFIXES, ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
@@ -44,7 +45,8 @@ class _Value(BaseModel):
     polygonlabels: list[str] = []
     ellipselabels: list[str] = []
     rectanglelabels: list[str] = []
-    keypointlabels: list[str] = []
+    bitmasklabels: list[str] = []
+    image_data_url: str | None = Field(None, alias="imageDataURL")
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +58,7 @@ class _Value(BaseModel):
                     self.polygonlabels,
                     self.ellipselabels,
                     self.rectanglelabels,
-                    self.keypointlabels,
+                    self.bitmasklabels,
                     self.labels,
                 )
                 if found
@@ -95,6 +97,12 @@ def is_label_studio(data: Any) -> bool:
     """Whether parsed JSON is of that kind."""
     first = data[0] if isinstance(data, list) and data else None
     return isinstance(first, dict) and isinstance(first.get("data"), dict)
+
+
+def is_label_studio_min(data: Any) -> bool:
+    """Whether parsed JSON is its short form, which is not read: it lacks what regions are of."""
+    first = data[0] if isinstance(data, list) and data else None
+    return isinstance(first, dict) and {"id", "annotation_id", "annotator"} <= first.keys()
 
 
 def read_interface(path: Path) -> Export:
@@ -138,7 +146,7 @@ def read_label_studio(path: Path, data: Any) -> Export:
             f"{path}: {several} tasks have several annotations; of each the ground truth counts, "
             "or the one that was updated last"
         )
-    boxes = 0
+    boxes, left_out = 0, Counter()
     for index, (task, candidates) in enumerate(zip(tasks, kept, strict=True)):
         if not candidates:
             continue
@@ -146,6 +154,7 @@ def read_label_studio(path: Path, data: Any) -> Export:
         where = f"task {index + 1 if task.id is None else task.id}"
         picture, own = _picture(path, task, chosen, where)
         boxes += own
+        left_out.update(kind for result in chosen.result if (kind := _without_area(result)))
         export.pictures.append(picture)
         for region in picture.regions:
             if region.label is not None and region.label not in export.classes:
@@ -153,6 +162,10 @@ def read_label_studio(path: Path, data: Any) -> Export:
     if boxes:
         export.notes.append(
             f"{path}: {boxes} boxes have no outline; they are void where nothing else lies"
+        )
+    for kind, count in sorted(left_out.items()):
+        export.notes.append(
+            f"{path}: {count} annotations of the kind {kind} have no area; left out"
         )
     return export
 
@@ -186,11 +199,24 @@ def _picture(path: Path, task: _Task, chosen: _Annotation, where: str) -> tuple[
 
 def _has_area(result: dict[str, Any]) -> bool:
     value = result.get("value")
-    return isinstance(value, dict) and bool(value.keys() & {"rle", "points", "radiusX", "width"})
+    keys = {"rle", "points", "radiusX", "width", "imageDataURL"}
+    return isinstance(value, dict) and bool(value.keys() & keys) and not _without_area(result)
+
+
+def _without_area(result: dict[str, Any]) -> str:
+    """The kind of a drawn result that has none; "" of others, and of what is not drawn."""
+    value = result.get("value")
+    if not isinstance(value, dict):
+        return ""
+    kinds = {"keypointlabels": "keypoint", "vertices": "vector", "vectorlabels": "vector"}
+    # Of a keypoint the width is that of its dot.
+    return next((kind for key, kind in kinds.items() if key in value), "")
 
 
 def _region(result: _Result, name: str) -> Region:
     value = result.value
+    if value.image_data_url is not None:
+        raise ZssError("is a bitmask, which is not read; draw it with brush or polygon")
     if len(value.names) != 1:
         raise ZssError(f"has {len(value.names)} labels, one is needed; correct it in the tool")
     if not result.original_width or not result.original_height:

@@ -15,6 +15,7 @@ from zss_d2.data.exports.json_file import read_json
 from zss_d2.data.exports.label_studio import (
     INTERFACE,
     is_label_studio,
+    is_label_studio_min,
     read_interface,
     read_label_studio,
 )
@@ -47,7 +48,10 @@ def read_exports(sources: Sequence[Path]) -> Export:
                 "files of one export, and run once for each"
             )
     if len(data) < len(exports) and not first.tool.startswith("Label Studio"):
-        raise ZssError(f"{exports[0].source} is {INTERFACE}, {first.source} is {first.tool}")
+        raise ZssError(
+            f"{exports[0].source} is {INTERFACE}, {first.source} is {first.tool}; leave the first "
+            "out"
+        )
     joint = Export(first.source, first.tool)
     for export in exports:
         joint.classes += [name for name in export.classes if name not in joint.classes]
@@ -55,6 +59,12 @@ def read_exports(sources: Sequence[Path]) -> Export:
         joint.pictures += export.pictures
         joint.notes += export.notes
         joint.problems += export.problems
+    offered = [name for export in exports if export.tool == INTERFACE for name in export.classes]
+    if others := [name for name in joint.classes if offered and name not in offered]:
+        joint.notes.append(
+            f"{first.source}: {', '.join(others)}: no label of {exports[0].source}; these classes "
+            "come after those that are"
+        )
     if first.tool.startswith("Label Studio") and len(data) == len(exports):
         joint.notes.append(
             f"{first.source}: does not say the order of the classes, here that in which they "
@@ -121,6 +131,8 @@ def _shown(path: Path) -> str:
     if _begins_as_xml(path):
         return f"XML of another kind, <{xml_root(path)}>"
     data = read_json(path)
+    if is_label_studio_min(data):
+        return "JSON-MIN of Label Studio; export it as JSON"
     if isinstance(data, dict):
         return f"JSON of another kind, with the keys {', '.join(list(data)[:5]) or 'none'}"
     return f"JSON of another kind, a {type(data).__name__}"
