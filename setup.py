@@ -48,7 +48,7 @@ setup(
     ],
     entry_points={"console_scripts": ["zss = zss_d2.cli:main"]},
     extras_require={
-        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.2"],
+        "onnx": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         "geo": ["rasterio>=1.4"],
         "web": ["gradio>=6.0,<7"],
         "browser": ["selenium>=4.25"],

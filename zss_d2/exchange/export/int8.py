@@ -29,7 +29,8 @@ def write_int8(source: Path, path: Path) -> None:
         finally:
             logging.root.setLevel(level)
         model = onnx.load_model_from_string(file.read_bytes())
-        texts = {x.key: x.value for x in model.metadata_props}
+        # Those of the float file: what quantising adds is no JSON.
+        texts = {x.key: x.value for x in onnx.load(source).metadata_props}
         set_metadata(model, {**texts, "int8": "true"})
         file.write_bytes(model.SerializeToString())
 
