@@ -58,7 +58,12 @@ def reads_results(tool: ModuleType) -> bool:
 
 def command(tool: ModuleType, run: Path, output: Path | None = None) -> list[str]:
     """A complete command line of a tool for a run."""
-    values = {"RUN": str(run), "CONFIG": str(run / "config.yaml")}
+    values = {
+        "RUN": str(run),
+        "CONFIG": str(run / "config.yaml"),
+        "SOURCE": str(run / "annotations.json"),
+        "FOLDER": str(run),
+    }
     arguments = []
     for action in actions(tool):
         option = action.option_strings[-1:]

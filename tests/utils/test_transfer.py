@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import zss_d2
-from zss_d2.utils.transfer import sent
+from zss_d2.utils.transfer import fetched, sent
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda:1", True), ("mps", False), ("cpu", False)])
@@ -18,6 +18,15 @@ def test_only_cuda_is_not_waited_for(monkeypatch, device, expected):
     monkeypatch.setattr(Tensor, "to", lambda self, *args, **kwargs: asked.append((args, kwargs)))
     sent(torch.ones(1), torch.device(device))
     assert asked == [((torch.device(device),), {"non_blocking": expected})]
+
+
+@pytest.mark.gpu
+def test_what_is_fetched_lies_in_pinned_memory():
+    values = torch.arange(1000, device="cuda")
+    there = fetched(values)
+    torch.cuda.synchronize()
+    assert there.is_pinned()
+    assert there.tolist() == list(range(1000))
 
 
 def test_nothing_else_sends_without_waiting():

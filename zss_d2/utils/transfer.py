@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def fetched(tensor: Tensor) -> Tensor:
+    """``tensor`` on the CPU; a GPU of CUDA is not waited for, and fills pinned memory.
+
+    So it may be read only when all work on that GPU has been waited for.
+    """
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """``tensor`` on the device; a GPU of CUDA is not waited for.
 

@@ -72,5 +72,7 @@ def test_nothing_else_reads_ground_truth_as_it_is_stored():
         *("data/files/images.py", "data/files/encoding.py"),
         "data/pipeline/train_images.py",  # remembers what masks hold
         "data/prepare/convert.py",  # of originals
+        "data/sets/context.py",
+        "data/pipeline/written_labels.py",  # labels that a model wrote
         *("evaluation/predictions.py", "collection/sheet.py"),  # of predictions
     }

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zss_d2.evaluation.shape.counts import COLUMNS, shape_counts
 from zss_d2.utils.cores import cpu_cores
+from zss_d2.utils.transfer import fetched
 
 # Threads that count what a GPU has labelled, at most.
 _THREADS = 8
@@ -43,8 +44,7 @@ class ShapeCounter:
             columns: (H, W), of the ground truth, see `zss_d2.evaluation.metrics.truth_columns`.
         """
         if labels.device.type == "cuda":
-            # Into pinned memory, which is what makes it not wait.
-            self._sent.append((columns, labels.to("cpu", non_blocking=True)))
+            self._sent.append((columns, fetched(labels)))
         else:
             self._total += self._count(columns, labels.cpu())
 

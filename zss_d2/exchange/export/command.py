@@ -20,7 +20,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         from zss_d2.exchange.export.onnx_file import require_packages
 
         require_packages()
-    return _export(args, settings)
+    with _quiet():
+        return _export(args, settings)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is loaded logs more than anybody who exports wants to know."""
+    logger = logging.getLogger("zss_d2")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _export(args: argparse.Namespace, settings: GraphSettings) -> int:
@@ -268,8 +282,6 @@ class _Progress:
     """Says what is being done, and for how long what was before took."""
 
     def __init__(self) -> None:
-        # What is loaded logs more than anybody who exports wants to know.
-        logging.getLogger("zss_d2").setLevel(logging.WARNING)
         self._since: float | None = None
 
     def __call__(self, what: str) -> None:
