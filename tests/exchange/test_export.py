@@ -199,6 +199,8 @@ def test_a_file_that_differs_is_not_written(student, tmp_path, monkeypatch, caps
         ),
         (["--output", "a.pt2"], "no-run"),
         (["--output", "a.pt2", "--int8"], "--int8 is of ONNX files"),
+        (["--output", "a.npz", "--embeddings", "only", "--int8"], "--int8 is of a network"),
+        (["--output", "a.npz", "--embeddings", "only", "--size", "64"], "--size is of a network"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(options, message, capsys):

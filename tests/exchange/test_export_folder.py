@@ -47,6 +47,7 @@ def test_a_training_free_run_has_its_figures(make_cfg, tmp_path, toy_voc):
         (["--format", "folder", "--classes", "cat"], "--classes is of files, and --format is fol"),
         (["--format", "folder", "--size", "512"], "--size is of files"),
         (["--format", "folder", "--argmax", "inside"], "--argmax is of files"),
+        (["--format", "folder", "--int8"], "--int8 is of files"),
         (["--overwrite"], "--overwrite is of --format folder"),
     ],
 )

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 _FOLDER = "folder"
+# Options of what a network is written as, with their defaults.
+_OF_NETWORKS = {"size": None, "resize": "inside", "argmax": "outside", "int8": False, "check": []}
 # Of an image, px: what is smaller shows a network nothing.
 _SIDE_PX = 32, 8192
 
@@ -120,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_output(args.output)
     args.format = _format(args)
     if args.embeddings == "only":
+        _check_of_networks(args)
         return _write_embeddings(args, _load(args))
 
     from zss_d2.exchange.export.graph import GraphSettings
@@ -150,6 +153,15 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _check_of_networks(args: argparse.Namespace) -> None:
+    """Raise `ZssError` for options of what is not written where embeddings alone are."""
+    for name, default in _OF_NETWORKS.items():
+        if getattr(args, name) != default:
+            raise ZssError(
+                f"--{name} is of a network, and --embeddings only writes none; leave it out"
+            )
 
 
 def _export(args: argparse.Namespace, settings: GraphSettings) -> int:
@@ -255,8 +267,9 @@ def _format(args: argparse.Namespace) -> str:
     if args.embeddings == "only":
         if suffix != ".npz" or args.format:
             raise ZssError(
-                f"--embeddings only writes an npz, and --output is {args.output} with "
-                f"--format {args.format}; give a name in .npz and no format"
+                f"--embeddings only writes an npz, and --output is {args.output}"
+                f"{f' with --format {args.format}' if args.format else ''}; give a name in .npz "
+                "and no format"
             )
         return ""
     formats = [name for name, own in _SUFFIXES.items() if own == suffix]

@@ -20,6 +20,7 @@ _OF_FILES = {
     "size": None,
     "resize": "inside",
     "argmax": "outside",
+    "int8": False,
     "check": [],
 }
 
