@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _RESULTS = "results.json"
 _SEED = re.compile(r"seed\d+")
+# In double quotes it stands for itself in any shell.
+_PLAIN = re.compile(r"[\w ,.-]+")
 # Settings in which runs of one method and several seeds differ.
 _OF_A_SEED = ("SEED", "OUTPUT_DIR", "MODEL.DEVICE")
 # Of the provenance that is handed on; no paths.
@@ -168,17 +172,18 @@ def _summary(about: Mapping[str, Any], cfg: CfgNode) -> str:
 
 def _usage(name: str, identity: Mapping[str, Any]) -> str:
     words = list(identity["classes"][:3])
-    shown = " ".join(f'"{word}"' for word in words)
+    shown = " ".join(f'"{word}"' if _PLAIN.fullmatch(word) else shlex.quote(word) for word in words)
+    folder, config = shlex.quote(name), shlex.quote(f"{name}/{CONFIG}")
     return f"""```python
 import zss_d2
 
-model = zss_d2.load_model("{name}")  # this folder
+model = zss_d2.load_model({json.dumps(name, ensure_ascii=False)})  # this folder
 model.predict("photo.jpg", {words!r})
 ```
 
 ```bash
-zss predict photos --config-file {name} --classes {shown} --output out
-python train_net.py --eval-only --config-file {name}/{CONFIG}
+zss predict photos --config-file {folder} --classes {shown} --output out
+python train_net.py --eval-only --config-file {config}
 ```"""
 
 
