@@ -75,6 +75,14 @@ def test_settings_of_self_training_decide(run, tmp_path, capsys, opts, coverage)
     assert share <= coverage
 
 
+def test_the_leaky_setting_labels_no_void(run, tmp_path, capsys):
+    """Its pixels are those of unseen objects, each of which gets a label."""
+    arguments = ["--opts", "ZERO_SHOT.SELF_TRAINING.PIXELS", "unseen_location", "--images", "3"]
+    assert main([str(run), "--output", str(tmp_path), *arguments]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("100.0 % of the pixels") and "; 0.0 % stand on void" in said
+
+
 def test_another_data_set_is_refused(run, tmp_path, capsys):
     for name, message in (
         ("zss_context59_val", "must have the classes of the training"),

@@ -38,6 +38,20 @@ class Parser(argparse.ArgumentParser):
             help="worker processes (default: one per core, now %(default)s)",
         )
 
+    def add_runs(self) -> None:
+        """``RUN...``: folders that trainings have left."""
+        self.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+
+    def add_over(self) -> None:
+        """``--over KEY...``: runs that differ in these alone are repetitions of one."""
+        self.add_argument(
+            "--over",
+            nargs="*",
+            default=[],
+            metavar="KEY",
+            help="keys that repetitions may differ in",
+        )
+
     def add_opts(self) -> None:
         """``--opts KEY VALUE ...``: config keys and their values, in turn."""
         self.add_argument(

@@ -26,7 +26,7 @@ from zss_d2.utils.command_line import Parser, check_output, whole
 
 def make_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_runs()
     parser.add_argument("--output", type=Path, default=Path("output/distillation"), metavar="DIR")
     parser.add_argument(
         "--images",
@@ -35,9 +35,7 @@ def make_parser() -> Parser:
         metavar="N",
         help="of the training set, the first with an unseen class (default: %(default)s)",
     )
-    parser.add_argument(
-        "--over", nargs="*", default=[], metavar="KEY", help="keys that repetitions may differ in"
-    )
+    parser.add_over()
     parser.add_opts()
     return parser
 

@@ -28,7 +28,7 @@ from zss_d2.utils.command_line import Parser, between, check_output, whole
 
 def make_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_runs()
     parser.add_argument("--output", type=Path, default=Path("output/drift"), metavar="DIR")
     parser.add_argument(
         "--images",
@@ -44,9 +44,7 @@ def make_parser() -> Parser:
         metavar="S",
         help="of a token's pixels that its class has, 0.5 to 1 (default: %(default)s)",
     )
-    parser.add_argument(
-        "--over", nargs="*", default=[], metavar="KEY", help="keys that repetitions may differ in"
-    )
+    parser.add_over()
     parser.add_opts()
     return parser
 

@@ -24,11 +24,9 @@ from zss_d2.utils.command_line import Parser, check_output
 
 def make_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_runs()
     parser.add_argument("--output", type=Path, default=Path("output/fragments"), metavar="DIR")
-    parser.add_argument(
-        "--over", nargs="*", default=[], metavar="KEY", help="keys that repetitions may differ in"
-    )
+    parser.add_over()
     return parser
 
 

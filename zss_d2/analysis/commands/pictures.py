@@ -42,7 +42,7 @@ def check_picture(path: Path) -> None:
 def runs_parser(description: str | None, *, images: int, output: str) -> Parser:
     """The command line of a picture of runs; ``images`` and ``output`` are its defaults."""
     parser = Parser(description)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_runs()
     add_picture_options(parser, images=images, output=output)
     parser.add_opts()
     return parser

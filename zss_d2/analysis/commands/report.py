@@ -18,7 +18,7 @@ from zss_d2.utils.command_line import Parser, check_output, whole
 
 def make_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_runs()
     parser.add_argument("--output", type=Path, default=Path("output/report"), metavar="DIR")
     parser.add_argument(
         "--resamples", type=whole(1), default=1000, metavar="N", help="for the intervals"

@@ -22,7 +22,7 @@ from zss_d2.utils.command_line import Parser, check_output, whole
 
 def make_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    parser.add_runs()
     parser.add_argument("--output", type=Path, default=Path("output/speed"), metavar="DIR")
     parser.add_argument(
         "--metric", default="hIoU", metavar="NAME", help="of results.json (default: %(default)s)"
@@ -38,9 +38,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--rounds", type=whole(1, 1000), default=9, metavar="N", help="default: %(default)s"
     )
-    parser.add_argument(
-        "--over", nargs="*", default=[], metavar="KEY", help="keys that repetitions may differ in"
-    )
+    parser.add_over()
     parser.add_opts()
     return parser
 
