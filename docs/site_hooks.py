@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "index.md": "README.md",
     "datasets.md": "datasets/README.md",
+    "examples.md": "examples/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
-    for place in (ROOT, ROOT / "docs", ROOT / "datasets", ROOT / "detectron2_lite")
+    for place in (ROOT, *(ROOT / x for x in ("docs", "datasets", "examples", "detectron2_lite")))
     for page in (place.rglob("*.md") if place.name == "docs" else place.glob("*.md"))
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
