@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from zss_d2.engine import load_config
 
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
@@ -64,3 +65,18 @@ def test_the_chart_of_the_mini_world_has_the_numbers_of_its_table():
         seen, unseen, mean = (float(row[metric]) for metric in ("mIoU-S", "mIoU-U", "hIoU"))
         # The mean of the runs' harmonic means is not quite the harmonic mean of the means.
         assert mean == pytest.approx(2 * seen * unseen / (seen + unseen), abs=0.6)
+
+
+def test_recipes_have_the_iterations_and_batch_of_their_configs():
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8").partition("## Recipes")[2]
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    pairs = []
+    for names, iterations in rows[1:8]:
+        numbers = [int(x.replace(",", "")) for x in re.findall(r"[\d,]+", iterations)]
+        names = re.findall(r"`(\w+)`", names)
+        pairs += zip(names, numbers if len(numbers) > 1 else numbers * len(names), strict=True)
+    assert len(pairs) == 12
+    for name, iterations in pairs:
+        cfg = load_config(str(ROOT / f"configs/{name}.yaml"))
+        assert (name, cfg.SOLVER.MAX_ITER) == (name, iterations)
+        assert cfg.SOLVER.IMS_PER_BATCH == 16 and cfg.DATALOADER.NUM_WORKERS == 4
