@@ -197,9 +197,10 @@ def test_the_work_of_a_process_is_imported_pickled_and_loads_nothing_heavy():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
-def test_ctrl_c_while_two_processes_start_is_one_line(voc_root, tmp_path):
+@pytest.mark.parametrize("script", [SCRIPT, ("-m", "zss_d2", "train")], ids=["script", "module"])
+def test_ctrl_c_while_two_processes_start_is_one_line(script, voc_root, tmp_path):
     """Ctrl-C of a terminal goes to all of them; the spawned ones are still importing."""
-    command = [sys.executable, *SCRIPT, "--config-file", str(TINY_CONFIG), "--num-gpus", "2"]
+    command = [sys.executable, *script, "--config-file", str(TINY_CONFIG), "--num-gpus", "2"]
     process = subprocess.Popen(
         [*command, "OUTPUT_DIR", str(tmp_path)],
         # Upstream's modules warn of what newer versions of torch will lack.

@@ -2,6 +2,11 @@
 
 import sys
 
-from zss_d2.cli import main
+from zss_d2 import cli
 
-sys.exit(main())
+# Processes that a training spawns import the main module, but none called __main__: let it be the
+# one that has them wait quietly for Ctrl-C.
+__spec__ = cli.__spec__
+
+if __name__ == "__main__":
+    sys.exit(cli.main())

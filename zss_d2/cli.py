@@ -91,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return import_module(f"zss_d2.{COMMANDS[name][0]}").main(rest)
 
 
-if multiprocessing.parent_process() is not None:
+if multiprocessing.current_process().name != "MainProcess":
     # One of several processes of `zss train`; until it listens, Ctrl-C just ends it, and the first
-    # one says so.
+    # one says so. (Its parent_process() is not known yet.)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 if __name__ == "__main__":
     sys.exit(main())
