@@ -53,7 +53,13 @@ setup(
         "web": ["gradio>=6.0,<7"],
         "browser": ["selenium>=4.25"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.6", "rasterio>=1.4", "ruff>=0.9"],
+        "dev": [
+            "pytest>=8.0",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "rasterio>=1.4",
+            "ruff>=0.9",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3",
