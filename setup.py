@@ -9,7 +9,7 @@ CONFIGS = {"zss_d2.configs": "configs", "zss_d2.configs.ablations": "configs/abl
 
 setup(
     name="zss_d2",
-    version="0.1.0",
+    version="0.2.0",
     description="Generalised zero-shot semantic segmentation (LDVC, CLIP-ZSS) on Detectron2",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -13,7 +13,7 @@ from typing import Any
 
 from wrapt import when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names that are loaded when they are asked for.
 _LAZY = {"load_model": "zss_d2.api"}
