@@ -62,6 +62,7 @@ def test_transductive_configs_have_the_model_and_the_data_of_their_base(path: Pa
     released = path.parent / f"{stem}_released.yaml"
     base = released if "released" in path.stem and released.exists() else f"{stem}.yaml"
     cfg, inductive = load_config(path), load_config(ROOT / "configs" / base)
+    start_of_self_training = cfg.MODEL.WEIGHTS
     for config in (cfg, inductive):
         config.defrost()
         config.MODEL.WEIGHTS = ""
@@ -73,6 +74,10 @@ def test_transductive_configs_have_the_model_and_the_data_of_their_base(path: Pa
     assert leaky == any(word in path.stem for word in ("leaky", "released"))
     if "released" in path.stem:
         assert (start, cfg.SOLVER.MAX_ITER, cfg.TEST.SEEN_BIAS) == (0, total // 2, 0)
+        kept, period = inductive.SOLVER.CHECKPOINT_KEEP, inductive.SOLVER.CHECKPOINT_PERIOD
+        assert start_of_self_training == f"{inductive.OUTPUT_DIR}/model_{total // 2 - 1:07}.pth"
+        # It is there at the end, though a stop or two has added some.
+        assert kept == 0 or kept >= total // 2 // period + 3
     else:
         assert (start, cfg.SOLVER.MAX_ITER) == (total // 2, total)
 
