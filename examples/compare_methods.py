@@ -29,7 +29,7 @@ if not folders:
 
 runs = finished_runs(folders)
 data_set = next(iter(runs[0].metrics))
-print(f"hIoU on {data_set}, and the difference to {runs[0].name}, with 95 % of resampled images:")
+print(f"hIoU on {data_set} and difference to {runs[0].name}, with 95 % intervals:")
 first = runs[0].counts(data_set)
 for run in runs:
     counts = run.counts(data_set)
