@@ -23,7 +23,7 @@ def test_a_run_becomes_a_folder(make_cfg, tmp_path, capsys):
     assert "MiB; README.md has a licence to fill in" in capsys.readouterr().out
     assert torch.equal(scores(load_model(tmp_path / "shared", device="cpu")), expected)
     assert main(command) == 2
-    assert "holds a model; give another folder, or --overwrite" in capsys.readouterr().err
+    assert "holds a model; give another folder, or overwrite=True" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
 
 

@@ -124,7 +124,7 @@ def test_what_is_written(state, save, tmp_path, capsys):
     assert "Converted from iter_20000.pth (SHA-256 " in (tmp_path / "model/README.md").read_text()
     again = ["zegclip", str(path), "--output", str(tmp_path / "model")]
     assert main(again) == 2
-    assert "holds a model; give another folder, or --overwrite" in capsys.readouterr().err
+    assert "holds a model; give another folder, or overwrite=True" in capsys.readouterr().err
     assert main([*again, "--overwrite"]) == 0
 
 

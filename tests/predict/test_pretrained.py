@@ -231,7 +231,7 @@ def test_folders_that_hold_something(written, tmp_path):
         model.save_pretrained(folder, overwrite=True)
     (folder / "notes.txt").unlink()
     model.save_pretrained(folder)
-    with pytest.raises(ZssError, match="holds a model; give another folder, or --overwrite"):
+    with pytest.raises(ZssError, match="holds a model; give another folder, or overwrite=True"):
         model.save_pretrained(folder)
     model.save_pretrained(folder, overwrite=True)
     with pytest.raises(ZssError, match="is a file; give a folder"):

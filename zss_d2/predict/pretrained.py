@@ -124,12 +124,11 @@ def require_room(folder: Path, overwrite: bool) -> None:
     if not there:
         return
     if ModelFolder.at(folder) is None:
-        raise ZssError(
-            f"--output {folder} holds other things, such as {there[0]}; give a folder of its own"
-        )
+        raise ZssError(f"{folder} holds other things, such as {there[0]}; give a folder of its own")
     if not overwrite:
         raise ZssError(
-            f"--output {folder} holds a model; give another folder, or --overwrite to replace it"
+            f"{folder} holds a model; give another folder, or overwrite=True, on a command line "
+            "--overwrite, to replace it"
         )
 
 
