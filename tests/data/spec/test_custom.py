@@ -157,6 +157,11 @@ def test_a_raw_value_outside_the_map_is_named_with_its_file(yard):
     ("old", "new", "expected"),
     [
         ("disc, square", "disc, disc", "key 'classes': 'disc' is listed 2 times"),
+        (
+            "disc, square",
+            "disc, ' Disc '",
+            "'disc' and ' Disc ' differ in blanks or capitals alone",
+        ),
         ("[stripe]", "[strip]", "key 'unseen': unknown class 'strip' (did you mean"),
         ("unseen:", "unsen:", "key 'top level': unknown key 'unsen'"),
         ("name: yard", "name: my yard", "key 'name': 'my yard' may hold only"),

@@ -72,7 +72,15 @@ def _raw_value(value: Any) -> Any:
 def _names(names: list[str]) -> list[str]:
     if not names:
         raise ValueError("the list is empty; name at least one class")
-    return _unique(names)
+    seen: dict[str, str] = {}
+    for name in _unique(names):
+        other = seen.setdefault(" ".join(name.split()).casefold(), name)
+        if other != name:
+            raise ValueError(
+                f"{other!r} and {name!r} differ in blanks or capitals alone, which CLIP does not "
+                "see; rename one"
+            )
+    return names
 
 
 def _unique(names: list[str]) -> list[str]:
