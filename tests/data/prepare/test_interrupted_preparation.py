@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.data.conftest import load_script
 from zss_d2.data.prepare import convert
 from zss_d2.data.synthetic import toy_custom, toy_voc
-from zss_d2.data.synthetic.mini import write
 from zss_d2.utils import writing
-
-# Not a fresh interpreter, which takes seconds to import everything.
-PROCESSES = multiprocessing.get_context("fork")
 
 
 def files_of(folder: Path) -> dict[str, bytes | str]:
@@ -36,33 +33,20 @@ def files_of(folder: Path) -> dict[str, bytes | str]:
     return {name: content for name, content in found.items() if not name.endswith(".tmp")}
 
 
-def slow(function: Callable) -> Callable:
-    """In slow motion, so that a signal arrives in the middle of the work."""
-
-    def call(*arguments):
-        time.sleep(0.2)
-        return function(*arguments)
-
-    return call
-
-
-def run_slowly(output: Path, script: str, arguments: Sequence[str]) -> None:
-    os.setsid()
-    with output.open("w") as file:
-        sys.stdout = sys.stderr = file
-        convert.remap, write.draw_scene = slow(convert.remap), slow(write.draw_scene)
-        status = load_script(script).run(list(arguments))
-    os._exit(status)
-
-
 @pytest.fixture
 def start(tmp_path) -> Iterator[Callable]:
     """Start a script of datasets/ in a process group of its own; gives it, and its output."""
     output, groups = tmp_path / "output.txt", []
 
-    def call(script: str, *arguments: str) -> tuple[multiprocessing.Process, Path]:
-        process = PROCESSES.Process(target=run_slowly, args=(output, script, arguments))
-        process.start()
+    def call(script: str, *arguments: str) -> tuple[subprocess.Popen, Path]:
+        with output.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.data.prepare.slowly", script, *arguments],
+                cwd=ROOT,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         groups.append(process.pid)
         return process, output
 
@@ -72,10 +56,10 @@ def start(tmp_path) -> Iterator[Callable]:
             os.killpg(group, signal.SIGKILL)
 
 
-def wait_until(happened: Callable[[], bool], process: multiprocessing.Process) -> None:
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen) -> None:
     end = time.monotonic() + 120
     while not happened():
-        assert process.is_alive()
+        assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -122,13 +106,13 @@ def test_a_preparation_that_is_ended_goes_on_as_if_it_had_not_been(
         process.kill()
     else:
         os.killpg(process.pid, signum)
-    process.join()
+    process.wait(timeout=120)
     wait_for_the_end_of(process.pid)
     text = said.read_text()
     assert "Traceback" not in text
     assert 0 < len(list(masks.glob("*.png"))) < 40
     if name != "SIGKILL":
-        assert process.exitcode == 128 + signum
+        assert process.returncode == 128 + signum
         advice = "run the same command again to go on, finished files are kept"
         lines = [line for line in text.splitlines() if "error" in line]
         assert lines == [f"error: stopped by {name}; {advice}"]
@@ -146,10 +130,10 @@ def test_a_generated_world_is_the_same_after_a_kill(start, tmp_path):
     masks = tmp_path / "mini" / "annotations"
     wait_until(lambda: any(masks.rglob("*.png")), process)
     os.killpg(process.pid, signal.SIGTERM)
-    process.join()
+    process.wait(timeout=120)
     wait_for_the_end_of(process.pid)
     assert "error: stopped by SIGTERM; run the same command again" in said.read_text()
-    assert process.exitcode == 143
+    assert process.returncode == 143
     script = load_script("prepare_mini")
     assert script.run([*arguments, "--workers", "1"]) == 0
     again = files_of(tmp_path / "mini")
