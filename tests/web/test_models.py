@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import TINY_CONFIG
 from zss_d2.config.defaults import default_config
+from zss_d2.config.model_folder import ABOUT, WEIGHTS
 from zss_d2.errors import ZssError
 from zss_d2.web import models
 from zss_d2.web.models import Choice, Models, choices_at_hand, given_choices
@@ -32,11 +33,16 @@ def test_runs_at_hand_come_newest_first_then_what_needs_no_training(tmp_path):
     new = make_run(tmp_path / "zegclip")
     make_run(tmp_path / "no_checkpoint", checkpoint="")
     make_run(tmp_path / "a/b/c/d/too_deep")
+    shared = make_run(tmp_path / "shared/yard", checkpoint="")
+    (shared / WEIGHTS).write_text("weights")
+    (shared / ABOUT).write_text("{}")
+    os.utime(shared / WEIGHTS, (1e9 - 1, 1e9 - 1))
     (tmp_path / "zegclip/inside").mkdir()
     (tmp_path / "zegclip/inside/config.yaml").write_text("")
     found = choices_at_hand(tmp_path)
-    assert [choice.config for choice in found] == [new, old, models.TRAINING_FREE]
-    assert [choice.name for choice in found] == ["zegclip", "sweep/ldvc/seed0", "maskclip_mini"]
+    assert [choice.config for choice in found] == [new, shared, old, models.TRAINING_FREE]
+    names = ["zegclip", "shared/yard", "sweep/ldvc/seed0", "maskclip_mini"]
+    assert [choice.name for choice in found] == names
 
 
 def test_what_looks_like_a_run_and_is_none_is_told(tmp_path, capsys):

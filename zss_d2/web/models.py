@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from zss_d2.analysis.names import check_different, config_names, short_names
 from zss_d2.analysis.run_folder import RunFolder
+from zss_d2.config.model_folder import ModelFolder
 from zss_d2.engine.last_checkpoint import find_last_checkpoint
 from zss_d2.errors import ZssError
 from zss_d2.utils.installation import config_folder
@@ -58,16 +59,18 @@ def given_choices(
 
 
 def choices_at_hand(folder: Path) -> list[Choice]:
-    """Runs below a folder that have a checkpoint, newest first, and the model without training.
+    """Runs with a checkpoint and model folders, newest first, and the model without training.
+
+    Both lie below a folder, the one of outputs.
 
     What looks like a run but is none is told on stderr.
     """
     runs: list[tuple[float, Path]] = []
     for path in _folders(folder):
         try:
-            checkpoint = find_last_checkpoint(path) if RunFolder(path).is_run else None
-            if checkpoint is not None:
-                runs.append((checkpoint.stat().st_mtime, path))
+            weights = _weights_in(path)
+            if weights is not None:
+                runs.append((weights.stat().st_mtime, path))
         except (ZssError, OSError) as error:
             print(f"note: {path} is left out: {error}", file=sys.stderr)
     paths = [path for _, path in sorted(runs, reverse=True)]
@@ -76,8 +79,8 @@ def choices_at_hand(folder: Path) -> list[Choice]:
         choices.append(Choice(config_names([TRAINING_FREE])[0], TRAINING_FREE))
     if not choices:
         raise ZssError(
-            f"there is no run with a checkpoint below {folder} here, and no {TRAINING_FREE}; give "
-            "the folder of a run, or --config-file"
+            f"there is no run with a checkpoint and no model folder below {folder} here, and no "
+            f"{TRAINING_FREE}; give the folder of a run, or --config-file"
         )
     return choices
 
@@ -142,6 +145,13 @@ class Models:
                     raise
                 print(f"note: {name} is left out: {error}", file=sys.stderr)
                 del self._choices[name]
+
+
+def _weights_in(folder: Path) -> Path | None:
+    """Weights of a model folder, or last checkpoint of a run; None: it is neither."""
+    if ModelFolder.at(folder) is not None:
+        return ModelFolder(folder).weights
+    return find_last_checkpoint(folder) if RunFolder(folder).is_run else None
 
 
 def _run_names(paths: Sequence[Path]) -> list[str]:
