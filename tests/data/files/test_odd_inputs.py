@@ -414,9 +414,9 @@ def test_a_mask_that_is_a_pickle_is_never_executed(tmp_path, monkeypatch, suffix
 
 def test_the_class_names_of_a_data_set_are_tokenized(yard, run_check):
     text = yard.read_text()
-    yard.write_text(text.replace("square", "Disc"))
+    yard.write_text(text.replace("square", "'&#100;isc'"))
     (line,) = run_check(yard)[2]
-    assert "classes of yard: class 'disc' and class 'Disc' are the same tokens to CLIP" in line
+    assert "class 'disc' and class '&#100;isc' are the same tokens to CLIP" in line
     yard.write_text(text.replace("square", "word " * 80))
     assert "is longer than the 77 tokens that CLIP reads" in run_check(yard)[2][0]
 
