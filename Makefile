@@ -94,8 +94,6 @@ docs: $(SITE) ## the docs as a site, output/site/index.html; a link that leads n
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "== output/site/index.html"
 
-# Every process has a core of its own; more threads would wait for each other.
-test test-upstream: export OMP_NUM_THREADS ?= 1
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 

@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # isort: split
+import gc
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -105,6 +107,14 @@ def no_signal_of_another_test() -> Iterator[None]:
     """A process that was once asked to stop stops whatever it is doing, also in the next test."""
     yield
     interrupt._stop.signum, interrupt._stop.deferred = None, False
+
+
+@pytest.fixture(autouse=True)
+def no_loader_of_another_test() -> Iterator[None]:
+    """Workers of a loader in garbage end with it, not whenever a later test, or its fork, finds it."""
+    yield
+    if multiprocessing.active_children():
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
