@@ -111,7 +111,7 @@ def no_signal_of_another_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_loader_of_another_test() -> Iterator[None]:
-    """Workers of a loader in garbage end with it, not whenever a later test, or its fork, finds it."""
+    """Workers of a loader in garbage end with it, not when a later test, or its fork, finds it."""
     yield
     if multiprocessing.active_children():
         gc.collect()
