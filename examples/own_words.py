@@ -12,9 +12,10 @@ from zss_d2.data.synthetic.mini.scene import draw_scene
 OUTPUT = Path("output/examples/own_words")
 OUTPUT.mkdir(parents=True, exist_ok=True)
 
-if len(sys.argv) > 2:
+if len(sys.argv) > 1:
     # The recommended method without training, on OpenAI's ViT-B/16, which is downloaded once.
-    model, picture, words = load_model(), sys.argv[1], sys.argv[2:]
+    picture, *words = sys.argv[1:]
+    model = load_model()
 else:
     # A drawn scene, and a method without training on a CLIP of a million parameters that knows it.
     model = load_model("configs/clip_surgery_mini.yaml")

@@ -370,6 +370,7 @@ LABELMAPS = {
     "sky:1,2,256::\n": "colours are 0 to 255",
     "sky:1,2,3::\n\nsea:1,2,3::\n": "line 3: the colour 1,2,3 is given twice",
     "sky:1,2,3::\nsky:1,2,4::\n": "the class 'sky' is named twice, again by labelmap.txt, line 2",
+    "sky:1,2,3::\nSky:1,2,4::\n": "the class 'Sky' is named twice, again by labelmap.txt, line 2",
     "background:0,0,0::\n": "names no class",
     "sky:1,2,3::\n": "24 px have the colour 0,0,9, the first at x 0, y 0, which labelmap.txt",
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from zss_d2.data.exports.shapes import Brush, Polygon, Shape
 from zss_d2.data.files.images import read_colours
+from zss_d2.data.spec.schema import as_clip_reads
 from zss_d2.errors import ZssError
 
 Colour = tuple[int, int, int]
@@ -203,7 +204,7 @@ class Export:
         """Add a class; raises ZssError for an empty name, and one that is there already."""
         if not name.strip():
             raise ZssError(f"{self.source}: {where} has an empty name; name it in the tool")
-        if name in self.classes:
+        if as_clip_reads(name) in map(as_clip_reads, self.classes):
             raise ZssError(
                 f"{self.source}: the class {name!r} is named twice, again by {where}; rename one "
                 "in the tool, or make them one"

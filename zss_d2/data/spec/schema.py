@@ -69,12 +69,17 @@ def _raw_value(value: Any) -> Any:
     return number
 
 
+def as_clip_reads(name: str) -> str:
+    """A class name without what CLIP's tokenizer does not see: blanks and capitals."""
+    return " ".join(name.split()).casefold()
+
+
 def _names(names: list[str]) -> list[str]:
     if not names:
         raise ValueError("the list is empty; name at least one class")
     seen: dict[str, str] = {}
     for name in _unique(names):
-        other = seen.setdefault(" ".join(name.split()).casefold(), name)
+        other = seen.setdefault(as_clip_reads(name), name)
         if other != name:
             raise ValueError(
                 f"{other!r} and {name!r} differ in blanks or capitals alone, which CLIP does not "
