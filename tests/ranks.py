@@ -32,7 +32,8 @@ class Witness(HookBase):
 
     def _see(self, model: torch.nn.Module, args: tuple) -> None:
         if model.training:
-            batch = [{key: item[key] for key in ("image", "sem_seg")} for item in args[0]]
+            kept = ("image", "sem_seg", "pseudo_labels")
+            batch = [{key: item[key] for key in kept if key in item} for item in args[0]]
             self.seen["batches"].append(batch)
 
     def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:

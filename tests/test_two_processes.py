@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.conftest import ROOT, TINY_CONFIG
 from tests.modeling.test_ldvc import TEXT_PROMPTS
 from tests.test_train_net import results, train_net
+from zss_d2.collection.command import main as predict
 from zss_d2.data.spec.benchmark import load_benchmark
 from zss_d2.data.synthetic.mini.write import write_split
 from zss_d2.engine import ZeroShotCheckpointer, evaluate, load_config
@@ -64,13 +65,19 @@ def test_ldvc_with_text_prompts_learns_from_the_mean_gradient(voc_root, tmp_path
         torch.testing.assert_close(gradient, model.get_parameter(name).grad / 2, msg=name)
 
 
-def test_self_training_learns_from_the_mean_gradient(voc_root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", ["online", "offline"])
+def test_self_training_learns_from_the_mean_gradient(voc_root, tmp_path, monkeypatch, source):
     """Each rank has pseudo labels for its own images; what they are recorded as is of both."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(voc_root))
     opts = ["ZERO_SHOT.SETTING", "transductive", "MODEL.LOSS.NAME", "softmax", "SOLVER.MAX_ITER", 2]
     opts += ["DATASETS.TEST", "()", "MODEL.WEIGHTS", str(tmp_path / "start.pth")]
     cfg = load_config(TINY_CONFIG, opts)
     ZeroShotCheckpointer(build_model(cfg), str(tmp_path)).save("start")
+    if source == "offline":
+        label_training_images(voc_root, tmp_path / "start.pth", tmp_path / "labels")
+        opts += ["ZERO_SHOT.SELF_TRAINING.SOURCE", "offline"]
+        opts += ["ZERO_SHOT.SELF_TRAINING.FOLDER", str(tmp_path / "labels")]
+        cfg = load_config(TINY_CONFIG, opts)
     first, second = train_on_two(voc_root, TINY_CONFIG, tmp_path / "run", *opts)
     model = build_model(cfg)
     model.load_state_dict(first["start"])
@@ -81,7 +88,17 @@ def test_self_training_learns_from_the_mean_gradient(voc_root, tmp_path, monkeyp
     model(first["batches"][1]), model(second["batches"][1])
     (line,) = read_metrics(tmp_path / "run/metrics.json")
     pixels, *labelled = model.self_training.taken_counts()
-    assert line["pseudo_coverage"] == sum(labelled) / pixels == 1
+    assert line["pseudo_coverage"] == sum(labelled) / pixels
+    # What was written has seen classes too, which are no candidates.
+    assert line["pseudo_coverage"] == 1 if source == "online" else 0 < line["pseudo_coverage"] < 1
+
+
+def label_training_images(data: Path, weights: Path, folder: Path) -> None:
+    """``zss predict`` for the training images of VOC, with the names of all classes."""
+    arguments = [str(data / "zss/voc/images/train"), "--config-file", str(TINY_CONFIG)]
+    arguments += ["--weights", str(weights), "--classes", *load_benchmark("voc").classes]
+    arguments += ["--formats", "labels", "--output", str(folder)]
+    assert predict(arguments) == 0
 
 
 @pytest.fixture(scope="module")

@@ -336,6 +336,23 @@ def test_a_description_is_found_from_where_the_training_ran(tmp_path, monkeypatc
         RunFolder(folder).custom_descriptions()
 
 
+def test_results_from_the_midst_of_a_training_say_so(runs, capsys):
+    """Not those whose training is over, or whose weights came from elsewhere."""
+    for folder in runs:
+        (folder / "config.yaml").write_text(yaml.safe_dump({"SOLVER": {"MAX_ITER": 40}}))
+        results = json.loads((folder / "results.json").read_text())
+        results["provenance"]["iteration"] = 20
+        (folder / "results.json").write_text(json.dumps(results))
+    first, second = finished_runs(runs)  # the second one has no metrics.json
+    words = "results of iteration 20, of a training of 40"
+    assert (first.incomplete, second.incomplete) == (words, "")
+    assert capsys.readouterr().err == f"note: {runs[0]}: {words}\n"
+    texts = [x.text for x in content.page([first, second], 5) if isinstance(x, Paragraph)]
+    assert [text for text in texts if words in text] == [f"first: {words}."]
+    (runs[0] / "config.yaml").write_text(yaml.safe_dump({"SOLVER": {"MAX_ITER": 20}}))
+    assert finished_runs(runs)[0].incomplete == ""
+
+
 def test_the_rule_of_others_is_reported_where_it_differs(runs):
     def texts() -> list[str]:
         blocks = content.page(finished_runs(runs), resamples=5)

@@ -100,6 +100,19 @@ class RunFolder:
         """
         return _read_history(self.path / "metrics.json")
 
+    @property
+    def incomplete(self) -> str:
+        """That the results are of a training before its end, in words; "" if they are not.
+
+        An evaluation in the midst of a training writes them too, and it may have stopped then. Of
+        weights that were trained elsewhere the config does not know how long. Raises ZssError as
+        `results` and `history` do.
+        """
+        done, planned = self.provenance["iteration"], value_of(self.settings, "SOLVER.MAX_ITER")
+        if done is None or not isinstance(planned, int) or done >= planned or not self.history:
+            return ""
+        return f"results of iteration {done}, of a training of {planned}"
+
     def counts(self, dataset: str) -> StoredCounts:
         """Pixel counts of a test set; raises ZssError where there are none."""
         return read_counts(counts_file(self.path, dataset))
@@ -198,6 +211,8 @@ class RunFolder:
 def finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """Runs with results, called by what tells their folders apart.
 
+    Those whose training is not at its end are named on the error output.
+
     Raises:
         ZssError: a folder has no results.json, has one, or a metrics.json, that no run has written,
             or is given twice.
@@ -207,6 +222,8 @@ def finished_runs(folders: Sequence[Path]) -> list[RunFolder]:
     for run in runs:
         # What is damaged is found before work starts.
         _ = run.results, run.history
+        if run.incomplete:
+            print(f"note: {run.path}: {run.incomplete}", file=sys.stderr)
     return runs
 
 

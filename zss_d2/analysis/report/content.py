@@ -56,6 +56,7 @@ def page(runs: Sequence[RunFolder], resamples: int = 1000) -> list[Block]:
             f"{len(runs)} run{'s' * (len(runs) > 1)} on {', '.join(names)}; metrics in percent."
         )
     )
+    blocks += [Paragraph(f"{run.name}: {run.incomplete}.") for run in runs if run.incomplete]
     blocks += map(Paragraph, register_data(runs))
     for name in names:
         blocks += dataset_section(name, tested[name], counts[name], resamples)

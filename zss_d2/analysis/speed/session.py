@@ -124,6 +124,8 @@ def _score(runs: Sequence[RunFolder], dataset: str, metric: str) -> Mean:
                 f"--metric {metric} is not in the results of {run.path}; they have "
                 f"{', '.join(x for x in metrics if '-' not in x or x.startswith('mIoU'))}"
             )
+        if run.incomplete:
+            print(f"note: {run.path}: {run.incomplete}", file=sys.stderr)
         values.append(float("nan") if metrics[metric] is None else metrics[metric])
     return mean_over_runs(values)
 
