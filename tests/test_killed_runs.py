@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 MARK = "ZSS_TEST_FOLDER"
 SETTINGS = (
-    *("SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "4", "DATASETS.TEST", "()"),
+    *("SOLVER.MAX_ITER", "24", "SOLVER.CHECKPOINT_PERIOD", "4", "DATASETS.TEST", "()"),
     *("MODEL.LDVC.DROPOUT", "0.1", "DATALOADER.NUM_WORKERS", "0"),
 )
 LAUNCH = (sys.executable, "train_net.py", "--num-gpus", "2")
@@ -125,7 +125,7 @@ def test_a_run_of_two_processes_survives_being_killed(
     assert not (tmp_path / "model_final.pth").exists()
 
     process = start(launcher, voc_root, tmp_path, *loader)
-    wait_for(tmp_path / "model_0000015.pth", process)
+    wait_for(tmp_path / "model_0000011.pth", process)
     os.killpg(process.pid, signal.SIGTERM)
     status, said = finish(process)
     assert status == 143 or (launcher is TORCHRUN and status != 0), said

@@ -295,18 +295,18 @@ def evaluate_share(records: list[dict], path: str) -> None:
 
 @pytest.mark.slow
 def test_any_number_of_processes_gives_the_same(dataset, tmp_path):
-    """4 images on 1, 2 (2 + 2) and 3 processes (2 + 1 + 1)."""
+    """4 images on 1 and on 3 processes (2 + 1 + 1)."""
     files = []
-    for processes in (1, 2, 3):
+    for processes in (1, 3):
         path = tmp_path / str(processes)
         launch(evaluate_share, processes, dist_url="auto", args=(dataset, str(path)))
         stored = read_counts(counts_file(path, NAME))
         files.append((json.loads((path / "results.json").read_text()), stored))
-    for results, stored in files[1:]:
-        assert results == files[0][0]
-        assert (stored.confusion == files[0][1].confusion).all()
-        assert stored.images.keys == files[0][1].images.keys
-        assert (stored.images.values == files[0][1].images.values).all()
+    (results, stored), (of_three, stored_by_three) = files
+    assert of_three == results
+    assert (stored_by_three.confusion == stored.confusion).all()
+    assert stored_by_three.images.keys == stored.images.keys
+    assert (stored_by_three.images.values == stored.images.values).all()
 
 
 @pytest.mark.parametrize("kept", [{"per_image": True}, {"predictions": "png"}])
