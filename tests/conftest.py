@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gc
 import multiprocessing
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ TINY_CONFIG = ROOT / "configs" / "ldvc_voc_tiny_cpu.yaml"
 REAL_VOC = Path(os.environ.get("ZSS_REAL_VOC", ROOT.parent / "shared/realdata/VOC2012"))
 # For tests that hold on any device.
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+
+# A shell's background job ignores Ctrl-C, and so would the commands that tests start to interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def missing_needs() -> dict[str, str]:
