@@ -7,7 +7,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.conftest import TINY_CONFIG
+from tests.conftest import ROOT, TINY_CONFIG
 from zss_d2.analysis import complexity
 from zss_d2.analysis.commands.complexity import main
 from zss_d2.modeling.inference import FixedClasses
@@ -68,3 +68,14 @@ def test_a_size_that_would_be_padded_is_refused(size, capsys):
     assert main([str(TINY_CONFIG), "--size", size]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (f"error: --size {size}: ldvc_voc_tiny_cpu takes images of multiples of 16 px")
+
+
+def test_weights_that_a_student_starts_from_do_not_matter(capsys):
+    """They need be neither here nor within reach."""
+    config = str(ROOT / "configs/clip_zss_mini.yaml")
+    key = "MODEL.CLIP_ZSS.ENCODER."
+    counted = []
+    for opts in ([key + "PRETRAINED", "False"], [key + "PRETRAINED", "True"]):
+        assert main([config, "--size", "64", "--opts", *opts]) == 0
+        counted.append(capsys.readouterr().out)
+    assert counted[0] == counted[1]

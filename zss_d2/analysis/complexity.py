@@ -62,6 +62,9 @@ def row(config: Path, name: str, opts: Sequence[str], size: int) -> list[object]
     """
     overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "cpu", *opts]
     cfg: CfgNode = load_config(config, overrides)
+    cfg.defrost()
+    student = cfg.MODEL.CLIP_ZSS.ENCODER
+    student.PRETRAINED, student.WEIGHTS = False, ""
     model = build_model(cfg)
     if size % model.size_divisibility:
         raise ZssError(
