@@ -111,10 +111,13 @@ def mini_root(tmp_path_factory) -> Path:
     return root
 
 
-def test_clip_zss_trains_and_both_ranks_score_as_the_checkpoint(mini_root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["clip_zss_mini", "clip_to_seg_mini"])
+def test_students_train_and_both_ranks_score_as_the_checkpoint(
+    mini_root, tmp_path, monkeypatch, name
+):
     """Statistics of batch norm, too, are those of the checkpoint in the test at the end."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(mini_root))
-    config = ROOT / "configs/clip_zss_mini.yaml"
+    config = ROOT / f"configs/{name}.yaml"
     run = tmp_path / "run"
     overrides = ("SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4)
     first, _ = train_on_two(mini_root, config, run, *overrides)
