@@ -94,6 +94,9 @@ docs: $(SITE) ## the docs as a site, output/site/index.html; a link that leads n
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "== output/site/index.html"
 
+# Tests start Python hundreds of times; where bytecode is kept each of them is 0.6 s faster.
+test test-web test-upstream: export PYTHONDONTWRITEBYTECODE =
+
 test: $(READY) ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
