@@ -79,7 +79,9 @@ def test_transductive_configs_have_the_model_and_the_data_of_their_base(path: Pa
         # It is there at the end, though a stop or two has added some.
         assert kept == 0 or kept >= total // 2 // period + 3
     else:
-        assert (start, cfg.SOLVER.MAX_ITER) == (total // 2, total)
+        late = "zegclip_mini" in path.stem
+        assert (start, cfg.SOLVER.MAX_ITER) == (total * 3 // 4 if late else total // 2, total)
+        assert 0 < cfg.ZERO_SHOT.SELF_TRAINING.QUANTILE < 1 or path.parent.name == "ablations"
 
 
 def test_voc_follows_the_documented_zegclip_settings():
