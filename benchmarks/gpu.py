@@ -4,8 +4,9 @@
 python benchmarks/gpu.py --json gpu.json          # on a GPU, at most 4 minutes
 python benchmarks/gpu.py --device cpu --tiny      # only shows that all of it runs
 
-A ratio is in forward passes of the bare tower with the same batch and precision (bf16: its weights
-are in bfloat16). A training step is the forward and the backward pass, without an optimizer; images
+A ratio is in forward passes of the bare tower with the same batch and precision (bf16: under
+autocast, as models are used; with its weights in bfloat16 too it has a row of its own). A training
+step is the forward and the backward pass, without an optimizer; images
 come from page-locked memory. Weights are random, which does not change the time. Also runs on
 earlier versions, copied there with timing.py, photos.py and gpu_checks.py: what they lack is said.
 """
@@ -82,6 +83,7 @@ class Run:
     size: int
     tower: str
     least_s: float  # of a measurement, after the first calls
+    wanted: Sequence[str] = PRECISIONS
     cells: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -89,7 +91,8 @@ class Run:
     @property
     def precisions(self) -> tuple[str, ...]:
         """TF32 is CUDA's."""
-        return PRECISIONS if self.device.startswith("cuda") else PRECISIONS[:2]
+        there = PRECISIONS if self.device.startswith("cuda") else PRECISIONS[:2]
+        return tuple(precision for precision in there if precision in self.wanted)
 
     def note(self, text: str) -> None:
         print(text, flush=True)
@@ -196,25 +199,30 @@ def with_smaller_batches(run: Run, what: str, batch: int, call: Callable[[int], 
 
 def measure_tower(run: Run, precision: str) -> None:
     """open_clip's own image tower, without gradient."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     visual = open_clip.create_model(run.tower, force_image_size=run.size).visual
-    visual = visual.eval().to(run.device, dtype)
+    visual = visual.eval().to(run.device)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     set_tf32(precision)
-    batch = run.batch
-    # Smaller ones stand by for a model that needs them.
-    while batch >= 1:
-        images = torch.randn(batch, 3, run.size, run.size, device=run.device, dtype=dtype)
-        with torch.inference_mode():
-            run.record(
-                "tower",
-                run.tower,
-                precision,
-                batch,
-                ms=run.milliseconds(lambda x=images: visual(x)),
-            )
-        batch //= 2
+    half = torch.autocast(run.device.split(":")[0], torch.bfloat16, enabled=precision == "bf16")
+    with half, torch.inference_mode():
+        batch = run.batch
+        # Smaller ones stand by for a model that needs them.
+        while batch >= 1:
+            measure_pass(run, "tower", visual, precision, batch)
+            batch //= 2
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    if precision == "bf16":
+        visual = visual.bfloat16()
+        with torch.inference_mode():
+            for batch in (run.batch, 1):
+                measure_pass(run, f"all in bfloat16, x{batch}", visual, precision, batch)
+
+
+def measure_pass(run: Run, what: str, visual: nn.Module, precision: str, batch: int) -> None:
+    dtype = next(visual.parameters()).dtype
+    images = torch.randn(batch, 3, run.size, run.size, device=run.device, dtype=dtype)
+    name = "tower" if what != "tower" else run.tower
+    run.record(what, name, precision, batch, ms=run.milliseconds(lambda: visual(images)))
 
 
 def measure_training(run: Run, name: str, precision: str, model: nn.Module) -> None:
@@ -305,7 +313,7 @@ def measure_all(run: Run) -> None:
                 )
         if precision == "bf16":
             check_all(run, NETWORKS)
-        if precision == "fp32":
+        if precision == "fp32" or run.precisions == ("bf16",):
             check_all(run, FILES)
 
 
@@ -353,6 +361,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--tiny", action="store_true", help="small networks and images, 2 a batch")
     parser.add_argument("--batch", type=int, help="16, or with --tiny 2")
     parser.add_argument("--minutes", type=float, default=3.7, help="then no other row is begun")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--json", type=Path, help="file for all figures")
     args = parser.parse_args(argv)
     logging.disable(logging.WARNING)  # random weights are meant here
@@ -369,6 +378,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         size=64 if small else 512,
         tower="zss-tiny" if small else "ViT-B-16",
         least_s=0.0 if small else 0.25,
+        wanted=args.precisions,
     )
     about = machine(args.device)
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)

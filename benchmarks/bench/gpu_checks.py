@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Keep = Callable[[str, str, "bool | None"], None]
 # Measures or looks, in a folder of its own, and keeps what it has found.
 Check = Callable[["Run", Path, Keep], None]
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Largest difference of logits, relative to the largest of them, and of the two best scores of a
 # pixel that may as well change places.
 TOLERANCE = 1e-4

@@ -15,6 +15,7 @@ from zss_d2.clip import ImageEncoder
 from zss_d2.clip.dense_tokens import DENSE_TOKENS, DenseTokens, LastBlock, with_settings
 from zss_d2.clip.dense_tokens.attention import gaussian_window
 from zss_d2.clip.image import apply_block
+from zss_d2.clip.prompts import with_prompts
 from zss_d2.errors import ZssError
 
 PATCH, NATIVE = 16, 8  # px, patches on a side
@@ -76,7 +77,8 @@ def inputs_of_blocks(model: ImageEncoder, images: Tensor) -> tuple[list[Tensor],
     entering = []
     for layer, block in enumerate(model.visual.transformer.resblocks):
         if model.prompts is not None:
-            tokens = model.prompts(tokens, layer)
+            replaced = model.prompts.length if layer else 0
+            tokens = with_prompts(tokens, model.prompts(len(images))[layer], replaced)
         entering.append(tokens)
         tokens = apply_block(block, tokens)
     return entering, grid

@@ -11,11 +11,12 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.modeling.all_methods import METHODS, TRAINED
 from tests.modeling.method_tester import batch
-from zss_d2.clip import ImageEncoder
+from zss_d2.clip import ImageEncoder, frozen
 from zss_d2.clip.frozen import FrozenCopy
 from zss_d2.modeling.methods.clip_zss.teacher import FrozenReference
 
@@ -88,7 +89,13 @@ def test_no_frozen_weight_is_cast_after_the_first_call(make_cfg, method, trainin
 
 @pytest.mark.parametrize("method", ["LDVC-text-prompts", "ZegCLIP", "CLIPZSS"])
 def test_losses_and_gradients_are_those_of_plain_autocast(make_cfg, method, monkeypatch):
-    """Bit for bit."""
+    """Bit for bit, but for what LayerNorms round."""
+
+    def in_single(norm: nn.LayerNorm, _: torch.dtype, x: Tensor) -> Tensor:
+        weights = norm.weight.float(), norm.bias.float()  # ones and zeros here
+        return F.layer_norm(x.float(), norm.normalized_shape, *weights, norm.eps).to(x)
+
+    monkeypatch.setattr(frozen, "_norm_in_half", in_single)
     results = []
     for plain in (False, True):
         if plain:
@@ -104,15 +111,34 @@ def test_losses_and_gradients_are_those_of_plain_autocast(make_cfg, method, monk
         assert gradient is None or torch.equal(gradients[name], gradient), name
 
 
-def test_what_is_no_product_stays_shared_and_in_single_precision():
+def test_products_and_norms_are_halved_and_the_rest_is_shared():
     layers, held = Layers(), FrozenCopy()
+    layers.scale = nn.Parameter(torch.ones(8), requires_grad=False)
     assert held.of(layers, CPU) is layers
     with autocast():
         stand_in = held.of(layers, CPU)
         assert held.of(layers, CPU) is stand_in
-    assert stand_in.norm.weight is layers.norm.weight
-    assert stand_in.linear.weight.dtype == stand_in.linear.bias.dtype == BF16
-    assert layers.linear.weight.dtype == torch.float32
+    assert stand_in.scale is layers.scale
+    for name in ("norm", "linear"):
+        half, whole = getattr(stand_in, name), getattr(layers, name)
+        assert half.weight.dtype == half.bias.dtype == BF16
+        assert whole.weight.dtype == whole.bias.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [BF16, torch.float32])
+def test_norms_in_half_precision_are_off_by_one_rounding(dtype):
+    layers, held = Layers(), FrozenCopy()
+    nn.init.uniform_(layers.norm.weight, 0.5, 2)
+    x = (100 + 3 * torch.randn(64, 8)).to(dtype)
+    expected = F.layer_norm(x.float(), (8,), layers.norm.weight, layers.norm.bias)
+    with autocast():
+        found = held.of(layers, CPU).norm(x)
+    assert found.dtype == BF16
+    # Of the input, where it was in single precision, of the weight, and of the result.
+    near = torch.finfo(BF16).eps * expected.abs().max()
+    if dtype == torch.float32:
+        expected = F.layer_norm(x.to(BF16).float(), (8,), layers.norm.weight, layers.norm.bias)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=near.item())
 
 
 def test_weights_that_learn_are_left_to_autocast():
@@ -154,7 +180,7 @@ def test_what_does_not_fit_is_made_anew(change):
         assert stand_in.linear.weight.dtype == dtype
         assert torch.equal(stand_in.linear.weight, layers.linear.weight.to(dtype))
         if change != "half precision":
-            assert torch.equal(stand_in(x), layers(x))
+            assert torch.equal(stand_in.linear(x), layers.linear(x))
 
 
 def test_it_is_made_in_inference_mode_and_serves_training():

@@ -30,7 +30,7 @@ NETWORKS = {
         "text_encoder.transformer.resblocks.0.mlp.c_fc",
     ),
     "ZegCLIP": TWO_TOWERS,
-    "CLIPZSS": ("student.decoder.fuse",),
+    "CLIPZSS": ("student.decoder",),
 }
 LOSSES = {
     "LDVC": ("criterion",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from zss_d2.utils.weights import is_traced, stamp_of
@@ -26,8 +28,10 @@ class FrozenCopy(Generic[T]):
 
     Autocast remembers casts of weights that learn, for the time of a step, and makes those of
     frozen ones anew at every call. The copy shares everything with the original but the weights of
-    products and convolutions, which it has in half precision: two bytes more for each of them.
-    LayerNorms stay in single precision. Results are those of autocast, bit for bit.
+    products, convolutions and LayerNorms, which it has in half precision: two bytes more for each
+    of them. Products give what they give under autocast, bit for bit. LayerNorms, which autocast
+    brings to single precision and back, read and write half precision; what they add up is in
+    single precision all the same.
 
     The copy is no part of the state. It follows when weights are written to, in place where their
     shapes allow it (so that a captured CUDA graph stays right), and is left behind when its owner
@@ -104,15 +108,15 @@ def _stamp(source: Any, modules: list[nn.Module]) -> list[tuple]:
 
 
 def _weights(source: Any, modules: list[nn.Module]) -> Iterator[tuple[Tensor, bool]]:
-    """All weights, and of each whether autocast would cast it."""
+    """All weights, and of each whether the copy has it in half precision."""
     for part in _parts(source):
         if isinstance(part, Tensor):
             yield part, True
     for module in modules:
-        is_product = isinstance(module, (nn.Linear, _ConvNd))
+        halved = isinstance(module, (nn.Linear, _ConvNd, nn.LayerNorm))
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                yield parameter, is_product or name in _IN_PRODUCTS
+                yield parameter, halved or name in _IN_PRODUCTS
 
 
 @torch.no_grad()
@@ -139,7 +143,18 @@ def _renewed(held: _Held | None, source: Any, dtype: torch.dtype) -> _Held:
         memo |= {id(buffer): buffer for buffer in module._buffers.values()}
         # The same ones: who watches a module of the original watches that of the copy.
         memo |= {id(value): value for key, value in vars(module).items() if "hooks" in key}
-    return _Held(dtype, copy.deepcopy(source, memo), modules, stamp, pairs)
+    stand_in = copy.deepcopy(source, memo)
+    for part in _parts(stand_in):
+        for module in part.modules() if isinstance(part, nn.Module) else ():
+            if isinstance(module, nn.LayerNorm):
+                module.forward = functools.partial(_norm_in_half, module, dtype)
+    return _Held(dtype, stand_in, modules, stamp, pairs)
+
+
+def _norm_in_half(norm: nn.LayerNorm, dtype: torch.dtype, x: Tensor) -> Tensor:
+    """What a LayerNorm of the copy does."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x.to(dtype), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def _fits(held: _Held, weights: list[tuple[Tensor, bool]]) -> bool:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock, with_residual
+from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock
+from zss_d2.clip.dense_tokens.attention import attend, heads_of, project_out, with_residual
 from zss_d2.clip.frozen import FrozenCopy, remembered
+from zss_d2.clip.prompts import with_prompts
 from zss_d2.clip.region_cls import region_cls_tokens
 from zss_d2.errors import ZssError
 from zss_d2.utils.weights import is_traced, stamp_of
@@ -36,21 +38,13 @@ def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:
     """A residual attention block of open_clip on (B, N, C), with flash attention in testing too.
 
     ``nn.MultiheadAttention`` has a shortcut for testing that builds the whole matrix of N x N
-    weights, for which a 512 px image takes a quarter longer. It can be turned off for the whole
-    process only, other threads included; so what it does in training is called here.
+    weights, for which a 512 px image takes a quarter longer, and in training puts the tokens before
+    the batch, so that the first product becomes one of N small matrices.
     """
-    attention = block.attn
-    if not isinstance(attention, nn.MultiheadAttention):
+    if not isinstance(block.attn, nn.MultiheadAttention):
         return block(tokens)
-    x = block.ln_1(tokens).transpose(0, 1)  # (N, B, C)
-    update, _ = F.multi_head_attention_forward(
-        *(x, x, x, attention.embed_dim, attention.num_heads),
-        *(attention.in_proj_weight, attention.in_proj_bias, None, None, False, 0.0),
-        *(attention.out_proj.weight, attention.out_proj.bias),
-        training=False,
-        need_weights=False,
-    )
-    return with_residual(block, tokens, update.transpose(0, 1))
+    update = attend(*heads_of(block, block.ln_1(tokens)))
+    return with_residual(block, tokens, project_out(block, update))
 
 
 class VisualPrompts(nn.Module):
@@ -80,19 +74,10 @@ class VisualPrompts(nn.Module):
         bound = (6 / (3 * patch[0] * patch[1] + width)) ** 0.5
         nn.init.uniform_(self.tokens, -bound, bound)
 
-    def forward(self, tokens: Tensor, layer: int) -> Tensor:
-        """Put the prompts of ``layer`` behind CLS, in place of those of the layer before.
-
-        Args:
-            tokens: (B, 1 + N, C) before layer 0, (B, 1 + length + N, C) later.
-
-        Returns:
-            (B, 1 + length + N, C).
-        """
-        prompts = self.projection(self.tokens[layer]).expand(tokens.shape[0], -1, -1)
-        first_patch = 1 if layer == 0 else 1 + self.length
-        prompts = self.dropout(prompts).to(tokens)
-        return torch.cat([tokens[:, :1], prompts, tokens[:, first_patch:]], dim=1)
+    def forward(self, batch: int) -> tuple[Tensor, ...]:
+        """The prompts (B, length, C) of every layer for ``batch`` images."""
+        prompts = self.projection(self.tokens)[:, None].expand(-1, batch, -1, -1)
+        return self.dropout(prompts).unbind()
 
 
 class ImageEncoder(nn.Module):
@@ -186,9 +171,11 @@ class ImageEncoder(nn.Module):
             tokens, grid = self._embed(images, visual)
             patches, of_layer, entered = slice(-grid[0] * grid[1], None), {}, {}
             first_kept, kept = len(visual.transformer.resblocks) - self.kept_blocks, []
+            prompts = () if self.prompts is None else self.prompts(len(images))
             for index, block in enumerate(visual.transformer.resblocks):
-                if self.prompts is not None:
-                    tokens = self.prompts(tokens, index)
+                if prompts:
+                    replaced = self.prompts.length if index else 0
+                    tokens = with_prompts(tokens, prompts[index], replaced)
                 before, tokens = tokens, self._block(block, tokens)  # (B, 1 + P + N, C)
                 if index >= first_kept:
                     kept.append(before)
@@ -250,10 +237,9 @@ class ImageEncoder(nn.Module):
         self, images: Tensor, visual: VisionTransformer | None = None
     ) -> tuple[Tensor, tuple[int, int]]:
         visual = visual or self.visual
-        patches = visual.conv1(images)  # (B, C, h, w)
-        grid = (patches.shape[2], patches.shape[3])
+        patches, grid = _embed_patches(visual.conv1, images)
         cls = visual.class_embedding.to(patches.dtype).expand(images.shape[0], 1, -1)
-        tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = torch.cat([cls, patches], dim=1)
         return visual.ln_pre(tokens + self._position(grid, tokens.dtype)), grid
 
     def _position(self, grid: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -277,6 +263,21 @@ class ImageEncoder(nn.Module):
             interpolation=self.position_resize,
             antialias=False,
         )
+
+
+def _embed_patches(conv: nn.Conv2d, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Tokens (B, h * w, C) of the patches of images (B, 3, H, W), and (h, w).
+
+    A convolution whose stride is its kernel is one matrix product, of which cuDNN makes ten times
+    as much work.
+    """
+    (high, wide), weight = conv.kernel_size, conv.weight
+    if weight.dtype != images.dtype and weight.dtype != torch.float32:  # before they are copied
+        images = images.to(weight.dtype)
+    patches = images.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # (B, 3, h, high, w, wide)
+    grid = (patches.shape[2], patches.shape[4])
+    patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return F.linear(patches, weight.flatten(1), conv.bias), grid
 
 
 def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

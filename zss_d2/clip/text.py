@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from zss_d2.clip.frozen import FrozenCopy, remembered
 from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
+from zss_d2.clip.prompts import with_prompts
 from zss_d2.clip.wording import ClassTokens, PromptSettings, Tokenizer, class_tokens
 from zss_d2.errors import ZssError
 from zss_d2.utils.tf32 import tf32
@@ -42,10 +43,9 @@ class TextPrompts(nn.Module):
         self.tokens = nn.Parameter(start.clone())
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, layer: int) -> Tensor:
-        """Put the tokens of ``layer`` behind the start-of-text token of x (N, T, C)."""
-        prompts = self.dropout(self.tokens[layer]).expand(len(x), -1, -1).to(x)
-        return torch.cat([x[:, :1], prompts, x[:, 1 + prompts.shape[1] :]], dim=1)
+    def forward(self) -> tuple[Tensor, ...]:
+        """The tokens (length, C) of every layer."""
+        return self.dropout(self.tokens).unbind()
 
 
 class TextEncoder(nn.Module):
@@ -178,9 +178,11 @@ class TextEncoder(nn.Module):
         length = tokens.shape[1]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
         x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        prompts = () if self.prompts is None else self.prompts()
         for layer, block in enumerate(transformer.resblocks):
-            if self.prompts is not None:
-                x = self.prompts(x, layer)
+            if prompts:  # behind the start-of-text token
+                of_all = prompts[layer].expand(len(x), -1, -1)
+                x = with_prompts(x, of_all, replaced=of_all.shape[1])
             yield x
             x = block(x, attn_mask=mask)
         yield x

@@ -9,10 +9,10 @@ import torch
 # Of enlarged logits, at most; up to four copies are alive at once. On a CPU a chunk stays near the
 # caches; elsewhere it is large, so that launches (some 80 for each) take little of the time.
 CHUNK_BYTES = {"cpu": 8 << 20}
-_ELSEWHERE = 128 << 20
-# All copies together stay below one map of all classes, where that is large at all.
-_PART_OF_ALL = 8
-_SMALL = 8 << 20
+_ELSEWHERE = 1 << 30
+# All copies together take no more than one map of all classes, where that is large at all.
+_PART_OF_ALL = 4
+_SMALL = 256 << 20
 
 
 def chunk_bytes(whole: int, device: torch.device) -> int:

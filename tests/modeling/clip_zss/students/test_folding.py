@@ -9,10 +9,11 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.modeling.clip_zss.students.test_students import overrides
-from zss_d2.modeling.methods.clip_zss.students import student as student_module
+from zss_d2.modeling.methods.clip_zss.students import convolutions
 from zss_d2.modeling.methods.clip_zss.students.folding import folded
 from zss_d2.modeling.methods.clip_zss.students.mscan import MSCAN, SIZES
 from zss_d2.modeling.methods.clip_zss.students.student import (
@@ -179,7 +180,7 @@ def test_copies_and_pickles_fold_for_themselves():
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_weights_lie_as_the_device_wants_them(monkeypatch, layout):
     """Also after they were moved, and in the folded copy."""
-    monkeypatch.setitem(student_module.MEMORY_FORMAT, "cpu", layout)
+    monkeypatch.setattr(MSCAN, "memory_format", staticmethod(lambda device: layout))
     student = mscan_student()
     expected = plain(student)
     for model in (student, student.double().float(), copy.deepcopy(student)):
@@ -190,9 +191,21 @@ def test_weights_lie_as_the_device_wants_them(monkeypatch, layout):
         torch.testing.assert_close(in_testing(model), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_devices_other_than_a_cpu_have_maps_channel_by_channel():
-    student = mscan_student().to("meta")
-    assert student.backbone.stage1[1].mlp[1].weight.is_contiguous()
+def test_devices_have_maps_as_they_are_quick_on_them(monkeypatch):
+    """By Triton on CUDA; torch's own kernels, where that is missing, want channels apart."""
+    last, apart = torch.channels_last, torch.contiguous_format
+    for device, triton, expected in (
+        *(("cpu", triton, last) for triton in (True, False)),
+        *(("cuda", True, last), ("cuda", False, apart), ("meta", True, apart)),
+    ):
+        monkeypatch.setattr(convolutions, "has_triton", lambda there=triton: there)
+        assert convolutions.memory_format(torch.device(device)) == expected
+    assert mscan_student().to("meta").backbone.stage1[1].mlp[1].weight.is_contiguous()
+
+
+def test_the_folded_copy_is_on_the_device_of_the_weights():
+    parts = folded(mscan_student().to("meta"))
+    assert {x.device.type for x in (*parts.parameters(), *parts.buffers())} == {"meta"}
 
 
 def test_a_norm_with_an_activation_of_its_own_stays():
@@ -205,5 +218,23 @@ def test_a_norm_with_an_activation_of_its_own_stays():
 
 
 def test_light_decoder_is_folded():
-    decoder = LightDecoder({"a": ShapeSpec(channels=3, stride=4)}, 8, 16, "BN")
-    assert isinstance(folded(randomised(decoder)).fuse[1], nn.Identity)
+    """Into one convolution per map, and the last one."""
+    shapes = {"a": ShapeSpec(channels=3, stride=4), "b": ShapeSpec(channels=5, stride=8)}
+    decoder = randomised(LightDecoder(shapes, 8, 16, "BN"))
+    maps = {"a": torch.randn(2, 3, 8, 6), "b": torch.randn(2, 5, 4, 3)}
+    copy_of_it = folded(decoder)
+    assert sum(isinstance(part, nn.Conv2d) for part in copy_of_it.modules()) == 3
+    torch.testing.assert_close(copy_of_it(maps), decoder(maps), rtol=1e-4, atol=1e-5)
+
+
+def test_light_decoder_is_one_convolution_over_the_enlarged_stack():
+    """As it is written: enlarge, stack, convolve; the code changes the order of these."""
+    shapes = {"a": ShapeSpec(channels=3, stride=4), "b": ShapeSpec(channels=5, stride=8)}
+    decoder = randomised(LightDecoder(shapes, 8, 16, "BN"))
+    maps = {"a": torch.randn(2, 3, 8, 6), "b": torch.randn(2, 5, 4, 3)}
+    stack = [
+        F.interpolate(conv(maps[name]), (8, 6), mode="bilinear", align_corners=False)
+        for name, conv in zip("ab", decoder.lateral, strict=True)
+    ]
+    expected = decoder.fuse(torch.cat(stack, dim=1))
+    torch.testing.assert_close(decoder(maps), expected, rtol=1e-4, atol=1e-5)

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Subclasses, such as timm's, may do more than normalise.
+from zss_d2.modeling.methods.clip_zss.students.convolutions import (
+    DepthwiseConv2d,
+    PointwiseConv2d,
+)
+
+# Others, such as timm's, may do more than normalise.
 _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_CONVOLUTIONS = (nn.Conv2d, DepthwiseConv2d, PointwiseConv2d)
 
 
 def is_batch_norm(module: nn.Module) -> bool:
@@ -35,7 +41,7 @@ def _fold(module: nn.Module) -> nn.Module:
     if type(module) is nn.Sequential:
         for index in range(1, len(module)):
             conv, norm = module[index - 1], module[index]
-            if type(conv) is nn.Conv2d and is_batch_norm(norm):
+            if type(conv) in _CONVOLUTIONS and is_batch_norm(norm):
                 module[index - 1] = fuse_conv_bn_eval(conv, norm)
                 module[index] = nn.Identity()
     return module

@@ -11,7 +11,11 @@ from detectron2.modeling import Backbone
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
-from zss_d2.modeling.methods.clip_zss.students import folding
+from zss_d2.modeling.methods.clip_zss.students import convolutions, folding
+from zss_d2.modeling.methods.clip_zss.students.convolutions import (
+    DepthwiseConv2d,
+    PointwiseConv2d,
+)
 from zss_d2.modeling.methods.clip_zss.students.norm import build_norm
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -38,12 +42,6 @@ SIZES = {
 }
 
 
-def depthwise(dim: int, kernel: tuple[int, int]) -> nn.Conv2d:
-    """Depth-wise convolution that keeps the size."""
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return nn.Conv2d(dim, dim, kernel, padding=padding, groups=dim)
-
-
 class MultiScaleAttention(nn.Module):
     """Weights for every pixel and channel out of several neighbourhoods (equations 1 and 2).
 
@@ -53,16 +51,19 @@ class MultiScaleAttention(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.local = depthwise(dim, (5, 5))
+        self.local = DepthwiseConv2d(dim, (5, 5))
         self.strips = nn.ModuleList(
-            nn.Sequential(depthwise(dim, (1, k)), depthwise(dim, (k, 1))) for k in STRIP_KERNELS
+            nn.ModuleList([DepthwiseConv2d(dim, (1, k)), DepthwiseConv2d(dim, (k, 1))])
+            for k in STRIP_KERNELS
         )
-        self.mix = nn.Conv2d(dim, dim, 1)
+        self.mix = PointwiseConv2d(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        local = self.local(x)
-        return x * self.mix(sum((strip(local) for strip in self.strips), start=local))
+        total = local = self.local(x)
+        for across, down in self.strips:
+            total = down(across(local), plus=total)
+        return x * self.mix(total)
 
 
 class Block(nn.Module):
@@ -72,13 +73,16 @@ class Block(nn.Module):
         super().__init__()
         hidden = dim * mlp_ratio
         self.attention = nn.Sequential(
-            nn.Conv2d(dim, dim, 1), nn.GELU(), MultiScaleAttention(dim), nn.Conv2d(dim, dim, 1)
+            PointwiseConv2d(dim, dim),
+            nn.GELU(),
+            MultiScaleAttention(dim),
+            PointwiseConv2d(dim, dim),
         )
         self.mlp = nn.Sequential(
-            nn.Conv2d(dim, hidden, 1),
-            depthwise(hidden, (3, 3)),
+            PointwiseConv2d(dim, hidden),
+            DepthwiseConv2d(hidden, (3, 3)),
             nn.GELU(),
-            nn.Conv2d(hidden, dim, 1),
+            PointwiseConv2d(hidden, dim),
         )
         self.norms = nn.ModuleList(build_norm(norm, dim) for _ in range(2))
         self.scales = nn.Parameter(torch.full((2, dim, 1, 1), 1e-2))
@@ -124,6 +128,8 @@ class FoldedBlock(nn.Module):
 
 class MSCAN(Backbone):
     """Four stages at strides 4, 8, 16, 32."""
+
+    memory_format = staticmethod(convolutions.memory_format)
 
     def __init__(self, size: Size, out_features: Sequence[str] = STAGES, norm: str = "BN"):
         super().__init__()

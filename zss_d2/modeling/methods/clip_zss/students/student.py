@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zss_d2.errors import ZssError
-from zss_d2.modeling.methods.clip_zss.students.folding import folded
+from zss_d2.modeling.methods.clip_zss.students import folding
+from zss_d2.modeling.methods.clip_zss.students.convolutions import PointwiseConv2d, pointwise
 from zss_d2.modeling.methods.clip_zss.students.norm import NORMS, build_norm, synchronised
 from zss_d2.utils.weights import is_traced, stamp_of
 
-# Where the channels of a pixel lie together, by kind of device; elsewhere every channel is a map.
-# On a CPU convolutions, depth-wise ones above all, are faster so. On CUDA cuDNN then takes the
-# depth-wise ones, by a slow path: of MSCAN-B's 13.9 ms for an image on an H200, 10.9 were theirs.
-# Channel by channel torch has kernels of its own for them, which is still to be measured there.
-MEMORY_FORMAT = {"cpu": torch.channels_last}
+
+def _plain_format(device: torch.device) -> torch.memory_format:
+    """How maps of other backbones lie: on a CPU channels of a pixel side by side, which is faster.
+
+    On CUDA torch has kernels of its own for depth-wise convolutions, but channel by channel.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 class LightDecoder(nn.Module):
@@ -42,23 +45,65 @@ class LightDecoder(nn.Module):
         # The finest first, whatever order the backbone has.
         self.names = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.lateral = nn.ModuleList(
-            nn.Conv2d(input_shape[name].channels, channels, 1) for name in self.names
+            PointwiseConv2d(input_shape[name].channels, channels) for name in self.names
         )
         self.fuse = nn.Sequential(
-            nn.Conv2d(len(self.names) * channels, channels, 1, bias=False),
+            PointwiseConv2d(len(self.names) * channels, channels, bias=False),
             build_norm(norm, channels),
             nn.GELU(),
-            nn.Conv2d(channels, dim, 1),
+            PointwiseConv2d(channels, dim),
         )
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """{name: (B, C_i, h_i, w_i)} -> (B, dim, h, w) at the finest size."""
-        size = features[self.names[0]].shape[2:]
+        """{name: (B, C_i, h_i, w_i)} -> (B, dim, h, w) at the finest size.
+
+        A 1 x 1 convolution and bilinear enlargement may change places: each map has its share of
+        the one over their stack at its own size, and what is enlarged is added up.
+        """
+        join, *others = self.fuse
+        shares = join.weight.split(join.out_channels, dim=1)
         maps = [
-            F.interpolate(lateral(features[name]), size, mode="bilinear", align_corners=False)
-            for name, lateral in zip(self.names, self.lateral, strict=True)
+            pointwise(lateral(features[name]), share)
+            for name, lateral, share in zip(self.names, self.lateral, shares, strict=True)
         ]
-        return self.fuse(torch.cat(maps, dim=1))
+        total = add_enlarged(maps)
+        for layer in others:
+            total = layer(total)
+        return total
+
+    def folded_for_testing(self) -> nn.Module:
+        """With a batch norm, a `FoldedDecoder` of its weights; see `folding.folded`."""
+        return FoldedDecoder(self) if folding.is_batch_norm(self.fuse[1]) else self
+
+
+class FoldedDecoder(nn.Module):
+    """A `LightDecoder` of testing: all linear steps of a map are one convolution."""
+
+    def __init__(self, decoder: LightDecoder):
+        """Takes the parts of ``decoder`` and changes them."""
+        super().__init__()
+        self.names, self.maps = decoder.names, decoder.lateral
+        join, norm, self.activation, self.last = decoder.fuse
+        factor, shift = folding.factor_and_shift(norm)
+        shares = join.weight[:, :, 0, 0].split(join.out_channels, dim=1)
+        for conv, share in zip(self.maps, shares, strict=True):
+            share = factor[:, None] * share
+            conv.weight.copy_((share @ conv.weight[:, :, 0, 0])[..., None, None])
+            conv.bias.copy_(share @ conv.bias)
+        self.maps[0].bias += shift
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """As of `LightDecoder`."""
+        maps = [conv(features[name]) for name, conv in zip(self.names, self.maps, strict=True)]
+        return self.last(self.activation(add_enlarged(maps)))
+
+
+def add_enlarged(maps: Sequence[Tensor]) -> Tensor:
+    """Sum of maps (B, C, h_i, w_i), all of them enlarged bilinearly to the size of the first."""
+    total, *coarse = maps
+    for x in coarse:
+        total = total + F.interpolate(x, total.shape[2:], mode="bilinear", align_corners=False)
+    return total
 
 
 class StudentEncoder(nn.Module):
@@ -102,9 +147,10 @@ class StudentEncoder(nn.Module):
         return self
 
     def _arrange(self) -> None:
+        choose = getattr(self.backbone, "memory_format", _plain_format)
         for weight in self.parameters():
             if weight.dim() == 4:
-                layout = MEMORY_FORMAT.get(weight.device.type, torch.contiguous_format)
+                layout = choose(weight.device)
                 weight.data = weight.data.contiguous(memory_format=layout)
 
 
@@ -138,7 +184,7 @@ class _FoldedCopy:
         if parts is None or self._key != (half, states):
             # Tensors that are made in inference mode can only be used there.
             with torch.inference_mode(False), torch.autocast(device, enabled=False):
-                parts = nn.ModuleList(map(folded, modules))
+                parts = nn.ModuleList(map(folding.folded, modules))
                 for part in parts.modules():
                     if half and isinstance(part, nn.Conv2d):
                         part.to(half)  # what autocast does on every call
