@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Of a tile: pixels, high and wide, long in the direction of a strip, whose pixels it reads more than
+# Pixels of a tile, high and wide: long in the direction of a strip, whose pixels it reads more than
 # once.
 _ROW, _COLUMN, _SQUARE = (1, 64), (16, 4), (8, 8)
 # Pixels that one program sums up for the gradient of a weight, so many at a time.
