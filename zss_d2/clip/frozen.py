@@ -29,9 +29,9 @@ class FrozenCopy(Generic[T]):
     Autocast remembers casts of weights that learn, for the time of a step, and makes those of
     frozen ones anew at every call. The copy shares everything with the original but the weights of
     products, convolutions and LayerNorms, which it has in half precision: two bytes more for each
-    of them. Products give what they give under autocast, bit for bit. LayerNorms, which autocast
-    brings to single precision and back, read and write half precision; what they add up is in
-    single precision all the same.
+    of them. Products give what they give under autocast, bit for bit. So do LayerNorms of single
+    precision. Tokens in half precision, which autocast brings to single and back for them, they
+    read and write as they are; what they add up is in single precision all the same.
 
     The copy is no part of the state. It follows when weights are written to, in place where their
     shapes allow it (so that a captured CUDA graph stays right), and is left behind when its owner
@@ -144,17 +144,19 @@ def _renewed(held: _Held | None, source: Any, dtype: torch.dtype) -> _Held:
         # The same ones: who watches a module of the original watches that of the copy.
         memo |= {id(value): value for key, value in vars(module).items() if "hooks" in key}
     stand_in = copy.deepcopy(source, memo)
-    for part in _parts(stand_in):
-        for module in part.modules() if isinstance(part, nn.Module) else ():
-            if isinstance(module, nn.LayerNorm):
-                module.forward = functools.partial(_norm_in_half, module, dtype)
+    copied = [part for part in _parts(stand_in) if isinstance(part, nn.Module)]
+    for module, norm in zip(modules, (m for part in copied for m in part.modules()), strict=True):
+        if isinstance(norm, nn.LayerNorm):
+            norm.forward = functools.partial(_normed, module, norm, dtype)
     return _Held(dtype, stand_in, modules, stamp, pairs)
 
 
-def _norm_in_half(norm: nn.LayerNorm, dtype: torch.dtype, x: Tensor) -> Tensor:
+def _normed(single: nn.LayerNorm, half: nn.LayerNorm, dtype: torch.dtype, x: Tensor) -> Tensor:
     """What a LayerNorm of the copy does."""
+    norm = half if x.dtype == dtype else single
     with torch.autocast(x.device.type, enabled=False):
-        return F.layer_norm(x.to(dtype), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        x = x.to(norm.weight)
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def _fits(held: _Held, weights: list[tuple[Tensor, bool]]) -> bool:
