@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.modeling.clip_zss.students.test_students import overrides
-from zss_d2.modeling.methods.clip_zss.students import convolutions
 from zss_d2.modeling.methods.clip_zss.students.folding import folded
 from zss_d2.modeling.methods.clip_zss.students.mscan import MSCAN, SIZES
 from zss_d2.modeling.methods.clip_zss.students.student import (
@@ -191,15 +190,7 @@ def test_weights_lie_as_the_device_wants_them(monkeypatch, layout):
         torch.testing.assert_close(in_testing(model), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_devices_have_maps_as_they_are_quick_on_them(monkeypatch):
-    """By Triton on CUDA; torch's own kernels, where that is missing, want channels apart."""
-    last, apart = torch.channels_last, torch.contiguous_format
-    for device, triton, expected in (
-        *(("cpu", triton, last) for triton in (True, False)),
-        *(("cuda", True, last), ("cuda", False, apart), ("meta", True, apart)),
-    ):
-        monkeypatch.setattr(convolutions, "has_triton", lambda there=triton: there)
-        assert convolutions.memory_format(torch.device(device)) == expected
+def test_devices_other_than_a_cpu_and_cuda_have_maps_channel_by_channel():
     assert mscan_student().to("meta").backbone.stage1[1].mlp[1].weight.is_contiguous()
 
 

@@ -8,7 +8,7 @@ plain products.
 from __future__ import annotations
 
 import functools
-from importlib.util import find_spec
+import logging
 from typing import Any
 
 import torch
@@ -17,16 +17,41 @@ from torch.nn import functional as F
 
 from zss_d2.utils.weights import is_traced
 
+logger = logging.getLogger(__name__)
+
 
 @functools.cache
-def has_triton() -> bool:
-    """Whether Triton, which comes with torch for CUDA on Linux, is there."""
-    return find_spec("triton") is not None
+def triton_works(device: torch.device) -> bool:
+    """Whether Triton builds and runs kernels for a device; where it fails to, a warning says why.
+
+    It does not come with every torch, wants a GPU of 2017 or later, and a C compiler with Python's
+    headers.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        _try_triton(device)
+    except Exception as error:  # of any of these, and of whatever a later version raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        logger.warning(
+            "no Triton on %s (%s): depth-wise convolutions of MSCAN are torch's, which are slower",
+            device,
+            reason,
+        )
+        return False
+    return True
+
+
+def _try_triton(device: torch.device) -> None:
+    from zss_d2.modeling.methods.clip_zss.students import depthwise_kernels
+
+    one = torch.ones(1, 1, 1, 1, device=device)
+    depthwise_kernels.convolve(one, one)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """How maps of a student of these convolutions lie on a device."""
-    on_pixels = device.type == "cpu" or (device.type == "cuda" and has_triton())
+    on_pixels = device.type == "cpu" or triton_works(device)
     return torch.channels_last if on_pixels else torch.contiguous_format
 
 
@@ -58,7 +83,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """1 x 1 convolution of x (B, C, H, W) with a weight (D, C, 1, 1) -> (B, D, H, W)."""
-    if not _is_on_pixels(x):
+    if x.device.type != "cuda" or not x.is_contiguous(memory_format=torch.channels_last):
         return F.conv2d(x, weight, bias)
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
@@ -78,11 +103,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | Non
 
 
 def _is_for_triton(x: Tensor) -> bool:
-    return _is_on_pixels(x) and not is_traced()
-
-
-def _is_on_pixels(x: Tensor) -> bool:
-    return x.device.type == "cuda" and memory_format(x.device) == torch.channels_last
+    return triton_works(x.device) and not is_traced()
 
 
 def _on_pixels(x: Tensor) -> Tensor:
