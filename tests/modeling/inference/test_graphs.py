@@ -17,6 +17,7 @@ from zss_d2.clip.wording import Vocabulary, vocabulary_key
 from zss_d2.modeling.inference.graphs import (
     BEFORE_RECORDING,
     MOST_GRAPHS,
+    REST,
     GraphedLogits,
     tensors_read,
 )
@@ -110,13 +111,22 @@ def test_graphs_and_what_is_known_of_inputs_stay_few(graphs, scale):
 def test_the_one_that_was_not_used_for_longest_goes(graphs, scale, tape):
     for index in range(MOST_GRAPHS):
         ask(graphs, scale, key=index, times=BEFORE_RECORDING + 1)
-    ask(graphs, scale, key=0)
+    ask(graphs, scale, key=0, times=REST)
     ask(graphs, scale, key="new", times=BEFORE_RECORDING + 1)
     before = len(tape.recorded)
-    ask(graphs, scale, key=0)
+    ask(graphs, scale, key=0, times=REST)
     assert len(tape.recorded) == before
     ask(graphs, scale, key=1)
     assert len(tape.recorded) == before + 1
+
+
+def test_images_of_very_many_sizes_are_rarely_recorded(graphs, scale, tape):
+    sizes = 3 * MOST_GRAPHS
+    for _ in range(20):
+        for index in range(sizes):
+            ask(graphs, scale, key=index)
+    assert MOST_GRAPHS < len(tape.recorded) <= MOST_GRAPHS + 20 * sizes // REST
+    assert len(tape.replayed) > 20 * sizes // 6  # a third of them, but for recordings
 
 
 def written_to(module):

@@ -36,6 +36,9 @@ MOST_GRAPHS = 8
 BEFORE_RECORDING = 2
 # Kinds of input that are counted for that.
 _COUNTED = 256
+# Once there are MOST_GRAPHS, one gives way to another at most every so many calls: else images of
+# very many sizes would be recorded over and over.
+REST = 64
 # Passes on the stream of the recording before it, which let libraries choose their kernels.
 _WARM_UP = 2
 
@@ -82,6 +85,7 @@ class GraphedLogits:
         """Forget all graphs; their memory is free again."""
         self._records: OrderedDict[Hashable, _Record] = OrderedDict()
         self._counts: OrderedDict[Hashable, int] = OrderedDict()
+        self._rest = 0  # calls
         self._recorder: Recorder | None = None
         self._weights: list[tuple[int, int, bool]] | None = None
         # Where they are; faster than a walk through all modules at every call.
@@ -109,6 +113,7 @@ class GraphedLogits:
         key = (key, images.shape, images.dtype, images.device, autocast)
         with self._lock:
             self._forget_if_changed(module)
+            self._rest -= 1
             record = self._records.get(key)
             if record is None and self._is_due(key):
                 record = self._record(key, compute, images)
@@ -149,7 +154,7 @@ class GraphedLogits:
         self._counts[key] = count + 1
         if len(self._counts) > _COUNTED:
             self._counts.popitem(last=False)
-        return count >= BEFORE_RECORDING
+        return count >= BEFORE_RECORDING and self._rest <= 0
 
     def _record(self, key: Hashable, compute: Compute, images: Tensor) -> _Record | None:
         try:
@@ -168,8 +173,10 @@ class GraphedLogits:
             self._failed = True
             return None
         self._records[key] = record
-        while len(self._records) > MOST_GRAPHS:
+        if len(self._records) > MOST_GRAPHS:
             self._records.popitem(last=False)
+        if len(self._records) == MOST_GRAPHS:
+            self._rest = REST
         return record
 
 
