@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tests.conftest import DEVICES
 from zss_d2.clip import ImageEncoder
+from zss_d2.clip.block import apply_block
 from zss_d2.clip.dense_tokens import DENSE_TOKENS, DenseTokens, LastBlock, with_settings
 from zss_d2.clip.dense_tokens.attention import gaussian_window
-from zss_d2.clip.image import apply_block
 from zss_d2.clip.prompts import with_prompts
 from zss_d2.errors import ZssError
 

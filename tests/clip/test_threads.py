@@ -16,8 +16,8 @@ from torch import nn
 
 from tests.clip.weights.weight_files import tiny_clip
 from zss_d2.clip import ImageEncoder, build_clip_towers
+from zss_d2.clip.block import apply_block
 from zss_d2.clip.frozen import remembered
-from zss_d2.clip.image import apply_block
 from zss_d2.clip.weights.file import read_file
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from zss_d2.clip.block import apply_block
 from zss_d2.clip.dense_tokens import DenseTokens, LastBlock, SeenBlock
-from zss_d2.clip.dense_tokens.attention import attend, heads_of, project_out, with_residual
 from zss_d2.clip.frozen import FrozenCopy, remembered
 from zss_d2.clip.prompts import with_prompts
 from zss_d2.clip.region_cls import region_cls_tokens
@@ -32,19 +32,6 @@ class ImageFeatures(NamedTuple):
     dense: Tensor  # (B, C, h, w), of the last layer
     layers: tuple[Tensor, ...] = ()  # dense tokens (B, C, h, w) of each of the feature layers
     entered: tuple[Tensor, ...] = ()  # (B, 1 + h * w, width) into each of the last blocks, if kept
-
-
-def apply_block(block: nn.Module, tokens: Tensor) -> Tensor:
-    """A residual attention block of open_clip on (B, N, C), with flash attention in testing too.
-
-    ``nn.MultiheadAttention`` has a shortcut for testing that builds the whole matrix of N x N
-    weights, for which a 512 px image takes a quarter longer, and in training puts the tokens before
-    the batch, so that the first product becomes one of N small matrices.
-    """
-    if not isinstance(block.attn, nn.MultiheadAttention):
-        return block(tokens)
-    update = attend(*heads_of(block, block.ln_1(tokens)))
-    return with_residual(block, tokens, project_out(block, update))
 
 
 class VisualPrompts(nn.Module):

@@ -12,6 +12,7 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zss_d2.clip.block import apply_block
 from zss_d2.clip.frozen import FrozenCopy, remembered
 from zss_d2.clip.identity import ClipIdentity, fingerprint, has_quick_gelu
 from zss_d2.clip.prompts import with_prompts
@@ -184,7 +185,7 @@ class TextEncoder(nn.Module):
                 of_all = prompts[layer].expand(len(x), -1, -1)
                 x = with_prompts(x, of_all, replaced=of_all.shape[1])
             yield x
-            x = block(x, attn_mask=mask)
+            x = apply_block(block, x, mask)
         yield x
 
     def classifier(self, class_names: Sequence[str], prompts: PromptSettings) -> Tensor:
