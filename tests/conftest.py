@@ -35,9 +35,14 @@ REAL_VOC = Path(os.environ.get("ZSS_REAL_VOC", ROOT.parent / "shared/realdata/VO
 # For tests that hold on any device.
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
-# A shell's background job ignores Ctrl-C, and so would the commands that tests start to interrupt.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job ignores Ctrl-C, one under nohup the end of its terminal, and so would the
+# commands that tests start to send them these signals.
+for signum, default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(signum) == signal.SIG_IGN:
+        signal.signal(signum, default)
 
 
 def missing_needs() -> dict[str, str]:

@@ -158,7 +158,7 @@ class ImageEncoder(nn.Module):
             tokens, grid = self._embed(images, visual)
             patches, of_layer, entered = slice(-grid[0] * grid[1], None), {}, {}
             first_kept, kept = len(visual.transformer.resblocks) - self.kept_blocks, []
-            prompts = () if self.prompts is None else self.prompts(len(images))
+            prompts = () if self.prompts is None else self.prompts(images.shape[0])
             for index, block in enumerate(visual.transformer.resblocks):
                 if prompts:
                     replaced = self.prompts.length if index else 0
